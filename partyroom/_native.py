@@ -1,0 +1,155 @@
+"""The one place that bends the rule "anyio only": a wake-up made of the loop's own parts.
+
+Owns :class:`OneShot`, on which one task waits for one result, the identity of
+the running task, and the way from a worker thread back into the loop.
+
+Promises that a task is woken at most once, by ``set``, ``fail`` or its own
+cancellation, and that setting twice, or after the waiter has left, is harmless.
+
+Must never know what it is used for. It exists because a warm call waits twice,
+and through ``anyio.Event`` two waits cost twice what they do here (measured by
+``python -m benchmarks engine``). The loops' modules are looked up while a loop
+runs, so that importing the library imports neither.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+from anyio.lowlevel import current_token
+from typing_extensions import override
+
+__all__ = ["Loop", "OneShot", "current_loop"]
+
+T = TypeVar("T")
+
+
+class OneShot(Generic[T]):
+    """One result for one waiting task."""
+
+    __slots__ = ("_error", "_value", "_waiter", "done", "on_done")
+
+    def __init__(self) -> None:
+        self._waiter: Any = None
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self.done = False
+        self.on_done: Callable[[], None] | None = None
+        """Called once, before the waiter is woken."""
+
+    def set(self, value: T) -> None:
+        """Give the result, and wake the waiter."""
+        if not self.done:
+            self._value = value
+            self._finish()
+
+    def fail(self, error: BaseException) -> None:
+        """Give an error to raise, and wake the waiter."""
+        if not self.done:
+            self._error = error
+            self._finish()
+
+    def _finish(self) -> None:
+        self.done = True
+        if self.on_done is not None:
+            self.on_done()
+        if self._waiter is not None:
+            self._wake()
+
+    @abstractmethod
+    def _wake(self) -> None:
+        """Make the waiting task run again."""
+
+    @abstractmethod
+    async def _sleep(self) -> None:
+        """Sleep until woken or cancelled."""
+
+    async def wait(self) -> T:
+        """Return the result, or raise the error; at once if it is there."""
+        if not self.done:
+            await self._sleep()
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[no-any-return]
+
+
+class Loop:
+    """The native parts of one running event loop."""
+
+    __slots__ = ("call_soon_from_thread", "current_task", "one_shot", "token")
+
+    def __init__(
+        self,
+        token: object,
+        one_shot: type[OneShot[Any]],
+        current_task: Callable[[], object],
+        call_soon_from_thread: Callable[[Callable[[], object]], object],
+    ) -> None:
+        self.token = token
+        """Equal for the same loop only."""
+        self.one_shot = one_shot
+        """Makes a one-shot for tasks of this loop."""
+        self.current_task = current_task
+        """Gives the running task: an object to compare by identity."""
+        self.call_soon_from_thread = call_soon_from_thread
+        """Has the loop call something soon; to be called from any other thread, and never waits for it."""
+
+
+def current_loop() -> Loop:
+    """Give the native parts of the loop that runs here; raise as anyio does if there is none."""
+    token = current_token()
+    native: Any = token.native_token
+    if hasattr(native, "run_sync_soon"):
+        lowlevel: Any = import_module("trio").lowlevel
+        return Loop(token, _trio_one_shot(), lowlevel.current_task, native.run_sync_soon)
+    return Loop(token, _asyncio_one_shot(), import_module("asyncio").current_task, native.call_soon_threadsafe)
+
+
+@cache
+def _asyncio_one_shot() -> type[OneShot[Any]]:
+    get_running_loop: Callable[[], Any] = import_module("asyncio").get_running_loop
+
+    class AsyncioOneShot(OneShot[T]):
+        __slots__ = ()
+
+        @override
+        def _wake(self) -> None:
+            # A cancelled waiter's future is done already.
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+
+        @override
+        async def _sleep(self) -> None:
+            self._waiter = get_running_loop().create_future()
+            await self._waiter
+
+    return AsyncioOneShot
+
+
+@cache
+def _trio_one_shot() -> type[OneShot[Any]]:
+    lowlevel: Any = import_module("trio").lowlevel
+    reschedule: Callable[[object], None] = lowlevel.reschedule
+
+    class TrioOneShot(OneShot[T]):
+        __slots__ = ()
+
+        @override
+        def _wake(self) -> None:
+            task, self._waiter = self._waiter, None
+            reschedule(task)
+
+        def _leave(self, _raise_cancel: object) -> object:
+            self._waiter = None
+            return lowlevel.Abort.SUCCEEDED
+
+        @override
+        async def _sleep(self) -> None:
+            self._waiter = lowlevel.current_task()
+            await lowlevel.wait_task_rescheduled(self._leave)
+
+    return TrioOneShot
