@@ -1,0 +1,106 @@
+"""Every error: one tree, facts as attributes as well as in words, and a way through pickle."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import pytest
+
+from partyroom import errors
+from partyroom.errors import (
+    BackendLockedError,
+    ConnectionClosedError,
+    ConnectRejectedError,
+    DeadlockError,
+    LimitExceededError,
+    NotStorableError,
+    PartyroomError,
+    UnknownPartyError,
+)
+
+CLASSES = [value for value in vars(errors).values() if inspect.isclass(value)]
+
+EXAMPLES: list[tuple[PartyroomError, dict[str, object], str]] = [
+    (
+        NotStorableError("k", 'value["a"][3]', "is a generator"),
+        {"key": "k", "path": 'value["a"][3]', "reason": "is a generator"},
+        "cannot store 'k': value[\"a\"][3] is a generator",
+    ),
+    (
+        LimitExceededError("key_bytes", 4096, 2048, "draft/alice"),
+        {"limit": "key_bytes", "size": 4096, "allowed": 2048, "where": "draft/alice"},
+        "draft/alice: 4096 is over Limits.key_bytes=2048",
+    ),
+    (
+        UnknownPartyError("chta", ("chat", "draft")),
+        {"party": "chta", "known": ("chat", "draft")},
+        "no party 'chta'; this runtime has 'chat', 'draft'",
+    ),
+    (UnknownPartyError("chat", ()), {"known": ()}, "no party 'chat'; this runtime has none"),
+    (
+        DeadlockError(("a/1", "b/2", "a/1")),
+        {"chain": ("a/1", "b/2", "a/1")},
+        "these wait for each other: a/1 -> b/2 -> a/1",
+    ),
+    (ConnectRejectedError(), {"code": 1008, "reason": ""}, "connection rejected (1008)"),
+    (ConnectRejectedError(4001, "full"), {"code": 4001, "reason": "full"}, "connection rejected (4001: full)"),
+    (ConnectionClosedError(), {"code": 1000, "reason": ""}, "connection closed (1000)"),
+    (ConnectionClosedError(1012, "restart"), {"code": 1012, "reason": "restart"}, "connection closed (1012: restart)"),
+    (
+        BackendLockedError("rooms.db", 7),
+        {"path": "rooms.db", "pid": 7},
+        "rooms.db is open for writing in process 7; one file belongs to one process at a time",
+    ),
+    (
+        BackendLockedError("rooms.db"),
+        {"path": "rooms.db", "pid": None},
+        "rooms.db is open for writing in another process; one file belongs to one process at a time",
+    ),
+]
+
+WITH_FIELDS = {type(error) for error, _, _ in EXAMPLES}
+
+every_class = pytest.mark.parametrize("cls", CLASSES)
+every_example = pytest.mark.parametrize(("error", "fields", "text"), EXAMPLES)
+
+
+def test_all_lists_the_whole_tree_in_order() -> None:
+    assert sorted(cls.__name__ for cls in CLASSES) == errors.__all__
+
+
+@every_class
+def test_every_error_has_the_one_base(cls: type[Exception]) -> None:
+    assert issubclass(cls, PartyroomError)
+
+
+@every_class
+def test_every_error_says_when_it_is_raised(cls: type[Exception]) -> None:
+    assert inspect.cleandoc(cls.__doc__ or "")
+
+
+@every_class
+def test_every_error_with_fields_is_shown_here(cls: type[Exception]) -> None:
+    assert ("__init__" in vars(cls)) == (cls in WITH_FIELDS)
+
+
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls not in WITH_FIELDS])
+def test_an_error_without_fields_is_its_message_also_after_pickling(cls: type[Exception]) -> None:
+    copy = pickle.loads(pickle.dumps(cls("what happened")))
+    assert (cls, "what happened") == (type(copy), str(copy))
+
+
+@every_example
+def test_an_error_keeps_its_facts_as_attributes(error: PartyroomError, fields: dict[str, object], text: str) -> None:
+    assert fields == {name: getattr(error, name) for name in fields}
+
+
+@every_example
+def test_an_error_says_its_facts_in_words(error: PartyroomError, fields: dict[str, object], text: str) -> None:
+    assert text == str(error)
+
+
+@every_example
+def test_an_error_survives_pickling(error: PartyroomError, fields: dict[str, object], text: str) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(error), vars(error), text) == (type(copy), vars(copy), str(copy))

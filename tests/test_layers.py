@@ -1,0 +1,167 @@
+"""The house, drawn, and held by a test: an import points to a row above, never to its own row or one below.
+
+A package is one house of the row; its own files may see each other, but never in a circle.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "partyroom"
+
+ROWS = (
+    # words
+    ("errors",),
+    ("types",),
+    # contracts, and the loop's own wake-up
+    ("protocols", "_native"),
+    # decisions, sans-I/O
+    ("_core",),
+    # what counts the work in flight, and the timers and threads that are counted
+    ("_work",),
+    ("_timers", "_workers"),
+    # effects: siblings that never see each other
+    (
+        *("clock", "codec", "backends", "connections"),
+        *("_alarm_loop", "_committer", "_room_clock", "_room_storage"),
+    ),
+    # one awake room, one event at a time
+    ("_room_runner",),
+    # who is awake: routing, eviction, close
+    ("runtime",),
+    # the face
+    ("__init__",),
+    # adapters: what a host mounts, what a test author uses
+    ("asgi", "blocking", "testing"),
+    # what a person types
+    ("_cli",),
+    ("__main__",),
+    # programs of their own, which use the public face only
+    ("examples",),
+)
+RANK = {house: rank for rank, row in enumerate(ROWS) for house in row}
+
+ONLY = {
+    "_core": {"errors", "types", "protocols"},
+    "backends": {"errors", "types", "protocols", "_native"},
+    "examples": {"__init__", "backends", "asgi", "blocking", "testing"},
+}
+"""Houses that see less than their row allows."""
+
+LONERS = {"examples"}
+"""Packages whose files do not see each other."""
+
+EFFECTS = {
+    *("anyio", "asyncio", "trio", "threading", "concurrent", "multiprocessing", "logging"),
+    *("time", "random", "secrets", "uuid", "os", "io", "pathlib", "socket", "sqlite3", "subprocess", "signal"),
+}
+"""What the deciding house must never import: loops, threads, time, chance, and the world."""
+
+MODULES = {
+    ".".join(("partyroom", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def house(module: str) -> str:
+    """Give the part of the package that a dotted name of ours belongs to."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Give what a file imports, wherever in it the import stands; a submodule under its own name."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert 0 == node.level, f"{path}:{node.lineno}: a relative import"
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if submodule in MODULES else str(node.module)
+
+
+def own_imports(module: str) -> set[str]:
+    return {name for name in imports(MODULES[module]) if name.split(".")[0] == "partyroom"}
+
+
+def inner_nodes(path: Path) -> Iterator[ast.AST]:
+    """Give every node that stands inside a function."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from (inner for inner in ast.walk(node) if inner is not node)
+
+
+every_module = pytest.mark.parametrize("module", MODULES)
+core_module = pytest.mark.parametrize("module", [module for module in MODULES if house(module) == "_core"])
+
+
+@every_module
+def test_every_file_has_a_place_in_the_house(module: str) -> None:
+    assert house(module) in RANK, f"{module}: give it a row in ROWS"
+
+
+@every_module
+def test_imports_point_to_rows_above(module: str) -> None:
+    here = house(module)
+    wrong = {
+        name
+        for name in own_imports(module)
+        if RANK[house(name)] >= RANK[here] and (house(name) != here or here in LONERS)
+    }
+    assert set() == wrong
+
+
+@every_module
+def test_a_house_that_is_kept_apart_sees_only_what_it_may(module: str) -> None:
+    here = house(module)
+    allowed = ONLY.get(here, set(RANK)) | {here}
+    assert set() == {name for name in own_imports(module) if house(name) not in allowed}
+
+
+@every_module
+def test_imports_name_modules_that_exist(module: str) -> None:
+    assert set() == own_imports(module) - set(MODULES)
+
+
+@every_module
+def test_no_import_stands_inside_a_function(module: str) -> None:
+    lines = [node.lineno for node in inner_nodes(MODULES[module]) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [] == lines
+
+
+@every_module
+def test_no_import_is_for_type_checkers_only(module: str) -> None:
+    assert "TYPE_CHECKING" not in MODULES[module].read_text(encoding="utf-8")
+
+
+def test_modules_are_imported_by_name_only_where_a_loop_or_an_authors_module_is_looked_up() -> None:
+    by_name = {
+        house(module) for module in MODULES if "importlib" in {name.split(".")[0] for name in imports(MODULES[module])}
+    }
+    assert by_name <= {"_native", "_cli"}
+
+
+def test_there_is_no_circle() -> None:
+    waiting = {module: own_imports(module) - {module} for module in MODULES}
+    while ready := {module for module, needs in waiting.items() if not needs & waiting.keys()}:
+        waiting = {module: needs for module, needs in waiting.items() if module not in ready}
+    assert {} == waiting
+
+
+@core_module
+def test_the_core_imports_nothing_that_has_effects(module: str) -> None:
+    assert set() == {name.split(".")[0] for name in imports(MODULES[module])} & EFFECTS
+
+
+@core_module
+def test_the_core_never_waits(module: str) -> None:
+    waits = ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith | ast.Await
+    assert [] == [node for node in ast.walk(tree(MODULES[module])) if isinstance(node, waits)]
