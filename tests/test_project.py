@@ -1,0 +1,63 @@
+"""The project as a whole: what lies in its folder, what its import costs, and what its tests keep away from."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+TOP_LEVEL = {
+    *("pyproject.toml", "partyroom", "tests", "benchmarks"),
+    *("CHANGELOG.md", "README.md", "LICENSE", ".gitignore", ".ci"),
+}
+
+SOURCES = sorted(path for folder in ("partyroom", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
+
+WAITS_OR_PRETENDS = re.compile(
+    r"^\s*(?:import|from) (?:time|random|mock|unittest)\b"  # the clock is given, chance is hypothesis', nothing is faked
+    r"|\b(?:anyio|asyncio|trio|time)\.sleep\((?!0\))",
+    re.MULTILINE,
+)
+
+
+def ignored(name: str) -> bool:
+    """Say whether git ignores something of that name at the top level."""
+    patterns = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    return any(fnmatch(name, pattern.strip("/")) for pattern in patterns if pattern and not pattern.startswith("#"))
+
+
+def test_the_top_level_holds_only_what_belongs_there() -> None:
+    assert set() == {path.name for path in ROOT.iterdir() if path.name != ".git" and not ignored(path.name)} - TOP_LEVEL
+
+
+def test_importing_the_library_loads_no_loop_no_database_and_no_testing_kit() -> None:
+    heavy = ("asyncio", "trio", "sqlite3", "partyroom.testing", "partyroom.backends.file")
+    program = f"import sys, partyroom; print(*sorted(sys.modules.keys() & {set(heavy)!r}))"
+    # Without coverage's variables: it would load a database into the new interpreter by itself.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    )
+    assert ("\n", "") == (answer.stdout, answer.stderr)
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (ROOT / "partyroom" / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_test_sleeps_or_pretends(path: Path) -> None:
+    assert [] == WAITS_OR_PRETENDS.findall(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_comment_leaves_a_line_out_of_coverage(path: Path) -> None:
+    assert "pragma: " + "no" not in path.read_text(encoding="utf-8")

@@ -1,0 +1,91 @@
+"""Everything public: it exists, says what it does, tells where it is from, and can be read at run time."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.test_layers import MODULES, house
+
+# Examples are programs, and no part of the face.
+PUBLIC = [
+    module
+    for name in MODULES
+    if not any(part.startswith("_") for part in name.split(".")) and house(name) != "examples"
+    for module in [import_module(name)]
+]
+EXPORTING = [module for module in PUBLIC if hasattr(module, "__all__")]
+
+
+def defines_something(module: ModuleType) -> bool:
+    return any(getattr(value, "__module__", None) == module.__name__ for value in vars(module).values())
+
+
+def exports(module: ModuleType) -> list[tuple[str, Any]]:
+    """Give the classes and functions that a module exports, by their full names."""
+    values = [(name, getattr(module, name)) for name in module.__all__]
+    return [
+        (f"{value.__module__}.{name}", value)
+        for name, value in values
+        if inspect.isclass(value) or inspect.isroutine(value)
+    ]
+
+
+def plain(member: Any) -> Any:
+    """Give the function behind a method, a property or a static method."""
+    return getattr(member, "__func__", None) or getattr(member, "fget", None) or getattr(member, "func", None) or member
+
+
+def members(cls: type) -> dict[str, Any]:
+    """Give the public methods and properties that a class defines, as plain functions."""
+    functions = {name: plain(member) for name, member in vars(cls).items() if not name.startswith("_")}
+    return {name: function for name, function in functions.items() if inspect.isfunction(function)}
+
+
+NAMES = dict(sorted((item for module in EXPORTING for item in exports(module)), key=lambda item: item[0]))
+CLASSES = {name: value for name, value in NAMES.items() if inspect.isclass(value)}
+
+every_name = pytest.mark.parametrize("value", NAMES.values(), ids=NAMES)
+every_class = pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_a_public_module_says_what_it_exports(module: ModuleType) -> None:
+    assert hasattr(module, "__all__") or not defines_something(module)
+
+
+@pytest.mark.parametrize("module", EXPORTING, ids=lambda module: module.__name__)
+def test_what_is_exported_exists_and_stands_in_order(module: ModuleType) -> None:
+    assert set() == {name for name in module.__all__ if not hasattr(module, name)}
+    assert len(set(module.__all__)) == len(module.__all__)
+
+
+@every_name
+def test_a_public_name_says_what_it_does(value: Any) -> None:
+    assert inspect.getdoc(value)
+
+
+@every_name
+def test_a_public_name_tells_a_public_module_as_its_home(value: Any) -> None:
+    assert [] == [part for part in value.__module__.split(".") if part.startswith("_")]
+
+
+@every_name
+def test_the_annotations_of_a_public_name_can_be_read_at_run_time(value: Any) -> None:
+    typing.get_type_hints(value)
+
+
+@every_class
+def test_the_annotations_of_public_methods_can_be_read_at_run_time(cls: type) -> None:
+    for function in members(cls).values():
+        typing.get_type_hints(function)
+
+
+@every_class
+def test_every_public_method_says_what_it_does(cls: type) -> None:
+    assert [] == [name for name in members(cls) if not inspect.getdoc(getattr(cls, name))]
