@@ -14,6 +14,7 @@ Must never be asked for the time by anything that was not given it as a
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Final, final
@@ -26,8 +27,8 @@ from partyroom.types import Timer
 
 __all__ = ["SystemClock"]
 
-STRETCH: Final = timedelta(minutes=1)
-"""The longest sleep without a look at the clock, so the latest that a jump of the wall clock can make an alarm."""
+STRETCH: Final = 60.0
+"""The longest sleep without a look at the clock, in seconds: the latest that a jump of the wall clock can make an alarm."""
 
 SOMEBODY: Final = Timer()
 
@@ -48,20 +49,27 @@ class SystemClock(Clock):
 
     @override
     async def sleep_until(self, when: datetime, /, *, timer: Timer = SOMEBODY) -> None:
-        # The loop's timers run on monotonic time, and may end a hair early on the wall's: hence another look.
-        while True:
-            now = self.now()
-            if now >= when:
-                return
-            await sleep(min(when - now, STRETCH).total_seconds())
+        def rest() -> float:
+            return (when - datetime.now(UTC)).total_seconds()
+
+        # Asked first, so that a burst of alarms that are due costs no more than a look.
+        if datetime.now(UTC) < when:
+            await sleep_out(rest)
 
     @override
     async def sleep(self, duration: timedelta, /, *, timer: Timer = SOMEBODY) -> None:
-        if duration <= timedelta():
-            return
         end = monotonic() + duration.total_seconds()
-        while True:
-            rest = end - monotonic()
-            if rest <= 0:
-                return
-            await sleep(min(rest, STRETCH.total_seconds()))
+        await sleep_out(lambda: end - monotonic())
+
+
+async def sleep_out(rest: Callable[[], float], sleep: Callable[[float], Awaitable[object]] = sleep) -> None:
+    """Sleep in stretches until ``rest()``, in seconds, is used up.
+
+    Asked again after every stretch: the loop's timers run on a clock of their own and may end a hair early on the one
+    that ``rest`` reads, or that one may have jumped.
+    """
+    while True:
+        seconds = rest()
+        if seconds <= 0:
+            return
+        await sleep(min(seconds, STRETCH))
