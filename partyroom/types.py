@@ -108,6 +108,8 @@ class Commit(NamedTuple):
     """Alarms to set, by name, and alarms to delete, with ``None``."""
     clear: bool = False
     """Whether all values and alarms of the room are deleted first, before ``values`` and ``alarms`` are applied."""
+    release: bool = False
+    """Whether the claim ends with this commit: the fence is worth nothing once it is durable."""
 
 
 class Timer(NamedTuple):

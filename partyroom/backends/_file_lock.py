@@ -1,0 +1,109 @@
+"""The lock that makes one file belong to one process.
+
+Owns a side file next to the database, ``<file>-lock``, an exclusive lock of the
+operating system on it, and the process id written into it.
+
+Promises that there is one holder at a time, also within one process and through
+any link or relative path to the same file; that the lock ends with its process,
+however that dies, and is not kept alive by a forked child; and that the loser
+learns the holder's process id. The side file stays: deleting it would let two
+processes lock two files of one name.
+
+Must never touch the database itself: closing any handle of a file drops the
+locks that SQLite has on it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import final
+from weakref import WeakSet
+
+from partyroom.errors import BackendError, BackendLockedError, BackendReadOnlyError
+
+__all__ = ["FileLock"]
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _FAR = 1 << 30
+    """Locks are mandatory on Windows: a byte far behind the text is locked, so that the text can be read."""
+
+    def _lock(descriptor: int) -> None:
+        os.lseek(descriptor, _FAR, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        # Not lockf: its locks go away when any handle of the file is closed, and do not keep out this very process.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@final
+class FileLock:
+    """An exclusive lock for one path, held from ``acquire`` to ``release``."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, or raise :class:`BackendLockedError` at once if somebody has it."""
+        descriptor = _open(f"{self._path}-lock", self._path)
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            pid = _read_pid(descriptor)
+            os.close(descriptor)
+            raise BackendLockedError(self._path, pid) from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, b"%d\n" % os.getpid())
+        self._descriptor = descriptor
+        _HELD.add(self)
+
+    def release(self) -> None:
+        """Give the lock back; harmless if it is not held."""
+        _HELD.discard(self)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the handle. In a forked child this leaves the lock with the parent."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+_HELD: WeakSet[FileLock] = WeakSet()
+
+
+def _forget_all() -> None:
+    """Drop in a forked child what belongs to its parent: else the lock would outlive the parent."""
+    for lock in tuple(_HELD):
+        lock.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def _open(side: str, path: str) -> int:
+    try:
+        return os.open(side, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+    except FileNotFoundError as error:
+        message = f"{path}: its folder does not exist"
+        raise BackendError(message) from error
+    except OSError as error:
+        message = f"{path}: cannot write to its folder: {error.strerror}"
+        raise BackendReadOnlyError(message) from error
+
+
+def _read_pid(descriptor: int) -> int | None:
+    with suppress(OSError, ValueError):
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return int(os.read(descriptor, 32))
+    return None

@@ -1,0 +1,58 @@
+"""SQLite's errors, turned into the library's own at one border.
+
+Owns which error of SQLite means which of ours, and the words that say what
+happened to which file.
+
+Promises that nothing of ``sqlite3`` leaves a backend but as the cause of an
+error of ours.
+
+Must never decide what happens next.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from partyroom.errors import (
+    BackendCorruptError,
+    BackendError,
+    BackendFullError,
+    BackendLockedError,
+    BackendReadOnlyError,
+)
+
+__all__ = ["faults_of"]
+
+_PRIMARY: Final = 0xFF
+"""The byte of an error code that says what kind it is; the others say where it was met."""
+
+_KINDS: Final[Mapping[int, tuple[type[BackendError], str]]] = {
+    sqlite3.SQLITE_FULL: (BackendFullError, "there is no space left"),
+    sqlite3.SQLITE_READONLY: (BackendReadOnlyError, "the file or its folder cannot be written"),
+    sqlite3.SQLITE_PERM: (BackendReadOnlyError, "the file or its folder cannot be written"),
+    sqlite3.SQLITE_CORRUPT: (BackendCorruptError, "the file is damaged"),
+    sqlite3.SQLITE_NOTADB: (BackendCorruptError, "the file is no database"),
+    sqlite3.SQLITE_CANTOPEN: (BackendError, "the file cannot be opened"),
+    sqlite3.SQLITE_IOERR: (BackendError, "reading or writing the file failed"),
+}
+
+
+@contextmanager
+def faults_of(path: str) -> Generator[None]:
+    """Turn what SQLite raises about the file in the body into an error of ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _told(error, path) from error
+
+
+def _told(error: sqlite3.Error, path: str) -> BackendError:
+    # Errors that the module raises by itself carry no code.
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return BackendLockedError(path)
+    kind, what = _KINDS.get(code, (BackendError, "SQLite failed"))
+    return kind(f"{path}: {what} ({getattr(error, 'sqlite_errorname', type(error).__name__)}: {error})")

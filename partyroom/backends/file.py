@@ -1,0 +1,182 @@
+"""The store in one file, on the standard library's ``sqlite3``.
+
+Owns the life of an open file: its lock, its writer thread, its readers.
+
+Promises what :class:`~partyroom.protocols.StorageBackend` asks for, with all
+commits that wait, of all rooms, in one transaction and one sync of the disk. A
+file belongs to one process at a time; any other may read it meanwhile.
+
+Must never keep a room's data in memory: what is read twice is kept by the
+runtime's cache, and the disk's by the operating system.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import final
+
+from typing_extensions import Self, override
+
+from partyroom._native import Loop, current_loop
+from partyroom.backends._file_lock import FileLock
+from partyroom.backends._group_commit import CommitCall, GroupCommit
+from partyroom.backends._sqlite_reader import SqliteReader
+from partyroom.backends._sqlite_schema import Durability
+from partyroom.backends._sqlite_writer import SqliteWriter
+from partyroom.backends._thread import WorkerThread
+from partyroom.errors import BackendClosedError, BackendError, CommitError
+from partyroom.protocols import StorageBackend
+from partyroom.types import AlarmCursor, AlarmRow, Commit, KeyRange, RoomKey
+
+__all__ = ["Durability", "FileBackend"]
+
+
+@final
+class FileBackend(StorageBackend):
+    """Keeps rooms in one file, durable at every commit.
+
+    ``path`` is made if it is not there; its folder must be. Beside it lie ``path-wal`` and ``path-shm`` while it is
+    open (SQLite's write-ahead log) and ``path-lock``, which stays. The file must be on a local disk.
+
+    ``durability="full"`` waits for the disk at every commit: what a commit acknowledged survives a crash of the
+    process, of the system and a power cut. ``"normal"`` waits for it only now and then: a crash of the process still
+    loses nothing and the file is never damaged, but a crash of the system or a power cut may lose the last commits
+    before it, acknowledged ones included.
+
+    Constructing opens nothing. A relative path counts from the folder that is current then. Entering takes the file's
+    lock: :class:`BackendLockedError` names the process that has it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, durability: Durability = "full") -> None:
+        if durability not in {"full", "normal"}:
+            message = f"durability must be 'full' or 'normal', not {durability!r}"
+            raise ValueError(message)
+        self._path = Path(path).absolute()
+        self._durability: Durability = durability
+        self._opened: _OpenFile | None = None
+
+    @override
+    def __repr__(self) -> str:
+        return f"FileBackend({str(self._path)!r}, durability={self._durability!r})"
+
+    @override
+    async def __aenter__(self) -> Self:
+        if self._opened is not None:
+            message = f"{self._path}: entered twice"
+            raise BackendError(message)
+        opened = _OpenFile(os.path.realpath(self._path), self._durability, current_loop())
+        self._opened = opened
+        try:
+            await opened.start()
+        except BaseException:
+            self._opened = None
+            raise
+        return self
+
+    @override
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        opened = self._open()
+        self._opened = None
+        await opened.stop()
+
+    @override
+    async def claim(self, room: RoomKey, /) -> int:
+        return await self._open().group_commit.claim(room)
+
+    @override
+    async def read(self, room: RoomKey, keys: Collection[str], /) -> Mapping[str, bytes]:
+        return await self._open().reader.read(room, keys)
+
+    @override
+    async def scan(self, room: RoomKey, keys: KeyRange, limit: int, /) -> Sequence[tuple[str, bytes]]:
+        return await self._open().reader.scan(room, keys, limit)
+
+    @override
+    async def commit(self, commits: Sequence[Commit], /) -> Sequence[CommitError | None]:
+        opened = self._open()
+        call = opened.group_commit.begin(commits)
+        opened.thread.submit(call)
+        return await call.shot.wait()
+
+    @override
+    async def room_alarms(self, room: RoomKey, /) -> Sequence[AlarmRow]:
+        return await self._open().reader.room_alarms(room)
+
+    @override
+    async def due_alarms(self, before: int | None, after: AlarmCursor | None, limit: int, /) -> Sequence[AlarmRow]:
+        return await self._open().reader.due_alarms(before, after, limit)
+
+    @override
+    async def parked_alarms(self, party: str, after: tuple[str, str] | None, limit: int, /) -> Sequence[AlarmRow]:
+        return await self._open().reader.parked_alarms(party, after, limit)
+
+    @override
+    async def rooms(self, party: str, ids: KeyRange, limit: int, /) -> Sequence[str]:
+        return await self._open().reader.rooms(party, ids, limit)
+
+    def _open(self) -> _OpenFile:
+        opened = self._opened
+        if opened is None:
+            message = f"{self._path}: not open"
+            raise BackendClosedError(message)
+        if opened.pid != os.getpid():
+            message = f"{self._path}: opened by process {opened.pid}, which forked this one; open it anew after a fork"
+            raise BackendClosedError(message)
+        return opened
+
+
+@final
+class _OpenFile:
+    """One opening of a file; the duty of its writer thread."""
+
+    def __init__(self, path: str, durability: Durability, loop: Loop) -> None:
+        self._path = path
+        self._durability: Durability = durability
+        self._loop = loop
+        self._lock = FileLock(path)
+        self._writer: SqliteWriter
+        self.group_commit: GroupCommit
+        self.pid = os.getpid()
+        self.reader = SqliteReader(path)
+        self.thread: WorkerThread[CommitCall] = WorkerThread("partyroom-writer", self, loop)
+
+    async def start(self) -> None:
+        """Open the file, in the thread."""
+        await self.thread.start()
+
+    async def stop(self) -> None:
+        """Have everything written that was handed in, and close the file."""
+        try:
+            self.reader.close()
+        finally:
+            await self.thread.stop()
+
+    def open(self) -> None:
+        """Take the lock, then the file."""
+        self._lock.acquire()
+        try:
+            self._writer = SqliteWriter(self._path, self._durability)
+        except BaseException:
+            self._lock.release()
+            raise
+        self.group_commit = GroupCommit(self._loop, self._writer.epoch, self._writer.apply)
+
+    def run(self, jobs: list[CommitCall]) -> None:
+        """Settle what waits, and answer it in one hop."""
+        self.thread.hand_back(self.group_commit.settle(jobs))
+
+    def rest(self) -> bool:
+        """There is nothing to do."""
+        return False
+
+    def close(self) -> None:
+        """Close the file, then let go of the lock."""
+        try:
+            self._writer.close()
+        finally:
+            self._lock.release()
