@@ -29,6 +29,10 @@ ROWS = (
         *("clock", "codec", "backends", "connections"),
         *("_alarm_loop", "_committer", "_room_clock", "_room_storage"),
     ),
+    # what every room is given
+    ("_services",),
+    ("_calls",),
+    ("_room_context",),
     # one awake room, one event at a time
     ("_room_runner",),
     # who is awake: routing, eviction, close

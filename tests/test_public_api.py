@@ -28,7 +28,7 @@ def defines_something(module: ModuleType) -> bool:
 
 def exports(module: ModuleType) -> list[tuple[str, Any]]:
     """Give the classes and functions that a module exports, by their full names."""
-    values = [(name, getattr(module, name)) for name in module.__all__]
+    values = [(name, getattr(module, name)) for name in module.__all__ if hasattr(module, name)]
     return [
         (f"{value.__module__}.{name}", value)
         for name, value in values
