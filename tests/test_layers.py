@@ -27,11 +27,11 @@ ROWS = (
     # effects: siblings that never see each other
     (
         *("clock", "codec", "backends", "connections"),
-        *("_alarm_loop", "_committer", "_room_clock", "_room_storage"),
+        *("_alarm_loop", "_committer", "_room_clock", "_room_state"),
     ),
     # what every room is given
     ("_services",),
-    ("_calls",),
+    ("_calls", "_room_storage"),
     ("_room_context",),
     # one awake room, one event at a time
     ("_room_runner",),
