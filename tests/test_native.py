@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 import pytest
@@ -126,6 +127,26 @@ async def test_a_thread_can_have_the_loop_call_something() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(run_sync, loop.call_soon_from_thread, lambda: shot.set("from a thread"))
         assert "from a thread" == await shot.wait()
+
+
+async def test_the_loop_can_call_something_later() -> None:
+    loop = current_loop()
+    shot: OneShot[str] = loop.one_shot()
+    loop.call_later(0.001, partial(shot.set, "later"))
+    assert not shot.done
+    assert "later" == await shot.wait()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_later_call_is_forgotten_if_the_loop_ends_before(backend: str) -> None:
+    called: list[str] = []
+
+    async def main() -> None:
+        current_loop().call_later(3600, partial(called.append, "later"))
+        await checkpoint()
+
+    anyio.run(main, backend=backend)
+    assert [] == called
 
 
 async def test_a_task_is_itself_and_no_other() -> None:
