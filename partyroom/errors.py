@@ -22,6 +22,7 @@ __all__ = [
     "BackendLockedError",
     "BackendReadOnlyError",
     "BackendVersionError",
+    "BrokenContractError",
     "ClockStalledError",
     "CommitError",
     "ConnectRejectedError",
@@ -275,6 +276,24 @@ class FencedError(CommitError):
 
 
 # --- the testing kit ---------------------------------------------------------
+
+
+class BrokenContractError(PartyroomError, AssertionError):
+    """A backend does not keep a clause of the contract. The backend's fault.
+
+    ``clause`` says what every backend promises, and in which case; ``when`` what was being done, ``expected`` what
+    should have been seen then, ``seen`` what was.
+    """
+
+    def __init__(self, clause: str, when: str, expected: str, seen: str) -> None:
+        super().__init__(clause, when, expected, seen)
+        self.clause = clause
+        self.when = when
+        self.expected = expected
+        self.seen = seen
+
+    def __str__(self) -> str:
+        return f"{self.clause}\n  when:     {self.when}\n  expected: {self.expected}\n  seen:     {self.seen}"
 
 
 class ClockStalledError(PartyroomError, AssertionError):

@@ -10,6 +10,7 @@ import pytest
 from partyroom import errors
 from partyroom.errors import (
     BackendLockedError,
+    BrokenContractError,
     ConnectionClosedError,
     ConnectRejectedError,
     DeadlockError,
@@ -56,6 +57,11 @@ EXAMPLES: list[tuple[PartyroomError, dict[str, object], str]] = [
         BackendLockedError("rooms.db"),
         {"path": "rooms.db", "pid": None},
         "rooms.db is open for writing in another process; one file belongs to one process at a time",
+    ),
+    (
+        BrokenContractError("Reads give what was put", "reading 'k'", "b'1'", "b'2'"),
+        {"clause": "Reads give what was put", "when": "reading 'k'", "expected": "b'1'", "seen": "b'2'"},
+        "Reads give what was put\n  when:     reading 'k'\n  expected: b'1'\n  seen:     b'2'",
     ),
 ]
 
