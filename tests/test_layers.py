@@ -36,6 +36,8 @@ ROWS = (
     # one awake room, one event at a time
     ("_room_runner",),
     # who is awake: routing, eviction, close
+    ("_engine",),
+    # what a host holds
     ("runtime",),
     # the face
     ("__init__",),
