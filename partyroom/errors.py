@@ -34,8 +34,10 @@ __all__ = [
     "EventTimeoutError",
     "FencedError",
     "InvalidKeyError",
+    "InvalidRecurrenceError",
     "InvalidRoomIdError",
     "LimitExceededError",
+    "MissingExtraError",
     "NoHandlerError",
     "NotStorableError",
     "OutsideEventError",
@@ -112,6 +114,17 @@ class AlarmTimeError(PartyroomError, ValueError):
 
     The caller's fault; the alarm stays as it was.
     """
+
+
+class InvalidRecurrenceError(PartyroomError, ValueError):
+    """An ``Every`` or a ``Cron`` that names no instants: a length that is not positive, an expression or a zone that nobody knows.
+
+    The caller's fault; the message says what is wrong with what.
+    """
+
+
+class MissingExtraError(PartyroomError, ImportError):
+    """Something needs a package that an optional extra of this library brings. The message names the extra to install."""
 
 
 class UnknownPartyError(PartyroomError, KeyError):
