@@ -20,6 +20,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
+from anyio import sleep
 from anyio.lowlevel import current_token
 from typing_extensions import override
 
@@ -80,7 +81,7 @@ class OneShot(Generic[T]):
 class Loop:
     """The native parts of one running event loop."""
 
-    __slots__ = ("call_soon_from_thread", "current_task", "one_shot", "token")
+    __slots__ = ("_native", "_running", "call_later", "call_soon_from_thread", "current_task", "one_shot", "token")
 
     def __init__(
         self,
@@ -88,7 +89,11 @@ class Loop:
         one_shot: type[OneShot[Any]],
         current_task: Callable[[], object],
         call_soon_from_thread: Callable[[Callable[[], object]], object],
+        call_later: Callable[[float, Callable[[], object]], object],
+        running: Callable[[], object],
     ) -> None:
+        self._running = running
+        self._native = running()
         self.token = token
         """Equal for the same loop only."""
         self.one_shot = one_shot
@@ -97,6 +102,12 @@ class Loop:
         """Gives the running task: an object to compare by identity."""
         self.call_soon_from_thread = call_soon_from_thread
         """Has the loop call something soon; to be called from any other thread, and never waits for it."""
+        self.call_later = call_later
+        """Has the loop call something after some seconds of its own time; forgotten if the loop ends before."""
+
+    def is_running_here(self) -> bool:
+        """Say whether the code that asks runs in this loop."""
+        return self._running() is self._native
 
 
 def current_loop() -> Loop:
@@ -105,8 +116,29 @@ def current_loop() -> Loop:
     native: Any = token.native_token
     if hasattr(native, "run_sync_soon"):
         lowlevel: Any = import_module("trio").lowlevel
-        return Loop(token, _trio_one_shot(), lowlevel.current_task, native.run_sync_soon)
-    return Loop(token, _asyncio_one_shot(), import_module("asyncio").current_task, native.call_soon_threadsafe)
+        return Loop(token, _trio_one_shot(), lowlevel.current_task, native.run_sync_soon, _trio_call_later, _running_trio)
+    asyncio: Any = import_module("asyncio")
+    return Loop(
+        token,
+        _asyncio_one_shot(),
+        asyncio.current_task,
+        native.call_soon_threadsafe,
+        native.call_later,
+        asyncio._get_running_loop,
+    )
+
+
+def _running_trio() -> object:
+    lowlevel: Any = import_module("trio").lowlevel
+    return lowlevel.current_trio_token() if lowlevel.in_trio_run() else None
+
+
+def _trio_call_later(seconds: float, call: Callable[[], object]) -> None:
+    async def wait_and_call() -> None:
+        await sleep(seconds)
+        call()
+
+    import_module("trio").lowlevel.spawn_system_task(wait_and_call)
 
 
 @cache
