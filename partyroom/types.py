@@ -29,6 +29,7 @@ __all__ = [
     "RingFailure",
     "RingReport",
     "RoomKey",
+    "Statistics",
     "Timer",
 ]
 
@@ -207,3 +208,19 @@ class RingReport:
     """Those that raised, in due order; their retries are stored."""
     next: datetime | None
     """When the next alarm is due, in UTC, or ``None``."""
+
+
+@attrs.frozen(kw_only=True)
+class Statistics:
+    """The figures of one moment in a runtime's life."""
+
+    awake: int
+    """Rooms in memory."""
+    busy: int
+    """Those of them in which an event waits or runs."""
+    idle: int
+    """Those of them that will sleep when they have been idle for long enough."""
+    commits: int
+    """Commits that the backend was asked for since the runtime was entered; what waits of one room goes as one."""
+    groups: int
+    """In how many calls."""

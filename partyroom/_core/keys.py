@@ -82,18 +82,19 @@ def check_limit(limit: object, where: object) -> int:
 
 
 def key_range(
-    where: object,
     *,
     prefix: object = "",
     start: object = None,
     start_after: object = None,
     end: object = None,
     reverse: bool = False,
+    where: object = "range",
 ) -> KeyRange | None:
     """Give the range of keys that a listing covers, or ``None`` if no key can be in it (G17).
 
     ``start`` is inclusive, ``start_after`` and ``end`` are exclusive, ``prefix`` is intersected with them. Bounds need
-    not be keys, and may be longer than one. Raises :class:`InvalidKeyError`.
+    not be keys, and may be longer than one. ``where`` is the room or the party, for errors. Raises
+    :class:`InvalidKeyError`.
     """
     beginning = _check_text(prefix, "prefix", where)
     first = _first_key(start, start_after, where)

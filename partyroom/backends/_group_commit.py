@@ -1,9 +1,8 @@
 """Claims, and the way of commits through a writer thread: gathered, applied as one, answered in one hop.
 
-Owns who holds which room under which fence, the commits in flight, and what
-happens when a group fails. How a group is applied is a plain function of the
-store's, called in the writer thread with commits in order: all of them, or none
-and an exception.
+Owns who holds which room under which fence, the writer thread, the commits on
+their way, and what happens when a group fails. How a group is applied is the
+store's: all of its commits in order, or none and an exception.
 
 Promises that a commit is applied under its room's current claim only; that a
 group which fails is tried again commit by commit, in order, so that one's fault
@@ -11,41 +10,71 @@ is not another's; that what a room committed after a commit of its own that
 failed is refused too, for it was computed on it; and that whoever has claimed a
 room reads everything that an earlier claim stored.
 
-Must never hold a commit back for others to come.
+Must never hold a commit back for others to come, nor let a busy loop keep the
+thread from the disk.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import count
-from typing import Final, final
+from threading import Lock
+from typing import Final, Protocol, final
 
 from anyio import Event
 
 from partyroom._native import Loop, OneShot
+from partyroom.backends._thread import WorkerThread
 from partyroom.errors import BackendError, CommitError, FencedError
 from partyroom.types import Commit, RoomKey
 
-__all__ = ["CommitCall", "GroupCommit"]
+__all__ = ["GroupStore", "GroupWriter", "as_backend_error"]
 
 EPOCH_BITS: Final = 40
-"""Room for a million claims a second over twelve days between two openings; a fence is no larger than SQLite's integers."""
+"""Fences between two openings: enough for a million claims a second over twelve days, and below SQLite's integers."""
+
+TICK: Final = 0.001
+"""Seconds from one look at the calls in flight to the next, longer on a busy loop: once in each of its turns."""
+HASTE: Final = 16
+"""For how many ticks the loop makes haste after it has seen a call that outlasted one."""
+GIVEN_WAY: Final = 0.000_01
+"""Seconds for which the loop stands aside; with what the system adds, 60 us, in which a thread wakes up and goes on."""
+
+
+class GroupStore(Protocol):
+    """The store's side: plain functions, all called from the writer thread."""
+
+    def open(self) -> int:
+        """Open the store; give its epoch, a number higher than at any opening before."""
+        ...
+
+    def apply(self, commits: Sequence[Commit], /) -> None:
+        """Apply commits in order in one transaction, durable on return; or raise, and apply none."""
+        ...
+
+    def rest(self) -> bool:
+        """Do one small piece of background work, and say whether there is more. Must not raise."""
+        ...
+
+    def close(self) -> None:
+        """Close the store."""
+        ...
 
 
 @final
-class CommitCall:
+class _Call:
     """One call of ``commit``, on its way."""
 
-    __slots__ = ("_ended", "_rooms", "answers", "commits", "shot")
+    __slots__ = ("_answered", "_rooms", "answers", "commits", "shot")
 
     def __init__(self, commits: Sequence[Commit], shot: OneShot[Sequence[CommitError | None]]) -> None:
         self.commits = commits
         self.shot = shot
         self.answers: Sequence[CommitError | None] = ()
         self._rooms: frozenset[RoomKey] | None = None
-        self._ended: Event | None = None
+        self._answered: Event | None = None
 
     def holds(self, room: RoomKey) -> bool:
         """Say whether a commit of the room is among these."""
@@ -55,31 +84,44 @@ class CommitCall:
 
     async def wait_answered(self) -> None:
         """Return when all of it is stored or refused; for others than the one who called."""
-        if self._ended is None:
-            self._ended = Event()
-        await self._ended.wait()
+        if self._answered is None:
+            self._answered = Event()
+        await self._answered.wait()
 
     def answer(self) -> None:
         """Wake who waits."""
-        if self._ended is not None:
-            self._ended.set()
+        if self._answered is not None:
+            self._answered.set()
         self.shot.set(self.answers)
 
 
 @final
-class GroupCommit:
-    """The commits of one opening of a store. ``settle`` runs in the writer thread, all else on the loop."""
+class GroupWriter:
+    """One opening of a store, seen from the loop; ``open``, ``run``, ``rest`` and ``close`` are its thread's duty."""
 
-    def __init__(self, loop: Loop, epoch: int, apply: Callable[[Sequence[Commit]], None]) -> None:
+    def __init__(self, store: GroupStore, loop: Loop) -> None:
+        self._store = store
         self._loop = loop
-        self._apply = apply
-        self._fences = count((epoch << EPOCH_BITS) + 1)
+        self._thread: WorkerThread[_Call] = WorkerThread("partyroom-writer", self, loop)
+        self._fences = count(1)
         self._claims: dict[RoomKey, int] = {}
         self._ended: set[tuple[RoomKey, int]] = set()
         """Claims that ended with a commit which the loop has not heard of yet."""
-        self._in_flight: deque[CommitCall] = deque()
+        self._in_flight: deque[_Call] = deque()
+        self._watching = False
+        self._watched: _Call | None = None
+        self._haste = 0
+        """For how many more ticks the loop makes haste."""
 
     # --- on the loop ---------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the store."""
+        await self._thread.start()
+
+    async def stop(self) -> None:
+        """Have everything written that was handed in, then close the store."""
+        await self._thread.stop()
 
     async def claim(self, room: RoomKey) -> int:
         """Take a room. Commits under an earlier claim are refused from now on; those on their way are waited for."""
@@ -89,46 +131,91 @@ class GroupCommit:
                 await call.wait_answered()
         return fence
 
-    def begin(self, commits: Sequence[Commit]) -> CommitCall:
-        """Make a call of some commits; it is to be handed to the writer thread at once."""
-        call = CommitCall(commits, self._loop.one_shot())
+    async def commit(self, commits: Sequence[Commit]) -> Sequence[CommitError | None]:
+        """Have commits applied together with all others that wait. Cancelling takes nothing back."""
+        call = _Call(commits, self._loop.one_shot())
         self._in_flight.append(call)
-        return call
+        self._thread.submit(call)
+        if self._haste:
+            _give_way()
+        if not self._watching:
+            self._watching = True
+            self._loop.call_later(TICK, self._watch)
+        return await call.shot.wait()
+
+    def _watch(self) -> None:
+        """Look at the oldest call in flight, tick by tick; if it takes long, make haste for a while.
+
+        A thread that wakes up, or comes back from the disk, needs Python's global lock. A loop that computes gives it
+        up every 5 ms only, or takes it again before the thread has woken. So in haste the loop stands aside for some
+        moments at each tick and after each hand-over. An idle loop loses nothing by that, and an answer that comes
+        within a tick is never waited for in this way.
+        """
+        if not self._in_flight:
+            self._watching = False
+            self._watched = None
+            return
+        if self._watched is self._in_flight[0]:
+            self._haste = HASTE
+        elif self._haste:
+            self._haste -= 1
+        if self._haste:
+            _give_way()
+        self._watched = self._in_flight[0]
+        self._loop.call_later(TICK, self._watch)
 
     def _answer(self, number: int) -> None:
         """Answer the oldest calls, which the writer thread has settled."""
         for _ in range(number):
             call = self._in_flight.popleft()
-            self._end_claims(call)
+            if self._ended:
+                self._end_claims(call)
             call.answer()
 
-    def _end_claims(self, call: CommitCall) -> None:
-        if not self._ended:
-            return
+    def _end_claims(self, call: _Call) -> None:
         for commit in call.commits:
             claim = (commit.room, commit.fence)
             if claim in self._ended:
                 self._ended.discard(claim)
                 # A later claim of the same room is not what has ended.
-                if self._claims.get(commit.room) == commit.fence:
+                if self._claims[commit.room] == commit.fence:
                     del self._claims[commit.room]
 
     # --- in the writer thread ------------------------------------------------
 
-    def settle(self, calls: Sequence[CommitCall]) -> Callable[[], None]:
-        """Apply all commits of some calls, and give what is to be called on the loop."""
-        answers = self._settle([commit for call in calls for commit in call.commits])
+    def open(self) -> None:
+        """Open the store."""
+        try:
+            epoch = self._store.open()
+        except Exception as error:
+            raise as_backend_error(error) from error.__cause__
+        self._fences = count((epoch << EPOCH_BITS) + 1)
+
+    def run(self, jobs: list[_Call]) -> None:
+        """Settle some calls as one group, and have them answered in one hop."""
+        answers = self._settle([commit for call in jobs for commit in call.commits])
         start = 0
-        for call in calls:
+        for call in jobs:
             end = start + len(call.commits)
             call.answers = answers[start:end]
             start = end
-        return partial(self._answer, len(calls))
+        self._thread.hand_back(partial(self._answer, len(jobs)))
+
+    def rest(self) -> bool:
+        """Let the store do what has no hurry."""
+        return self._store.rest()
+
+    def close(self) -> None:
+        """Close the store."""
+        try:
+            self._store.close()
+        except Exception as error:
+            raise as_backend_error(error) from error.__cause__
 
     def _settle(self, commits: Sequence[Commit]) -> list[CommitError | None]:
         answers = [self._admit(commit) for commit in commits]
         try:
-            self._apply_some([commit for commit, error in zip(commits, answers, strict=True) if error is None])
+            self._apply([commit for commit, error in zip(commits, answers, strict=True) if error is None])
         except Exception:  # noqa: BLE001 - tried again one by one, and told to each
             self._settle_apart(commits, answers)
         return answers
@@ -136,18 +223,16 @@ class GroupCommit:
     def _admit(self, commit: Commit) -> CommitError | None:
         room, fence = commit.room, commit.fence
         if self._claims.get(room) != fence or (room, fence) in self._ended:
-            return FencedError(
-                f"{room}: fence {fence} is not the room's claim any more; nothing of the commit is stored"
-            )
+            return FencedError(f"{room}: fence {fence} is not the room's claim; nothing of the commit is stored")
         if commit.release:
             self._ended.add((room, fence))
         return None
 
-    def _apply_some(self, commits: Sequence[Commit]) -> None:
+    def _apply(self, commits: Sequence[Commit]) -> None:
         # A commit that only ends a claim touches no disk.
         writing = [commit for commit in commits if commit.values or commit.alarms or commit.clear]
         if writing:
-            self._apply(writing)
+            self._store.apply(writing)
 
     def _settle_apart(self, commits: Sequence[Commit], answers: list[CommitError | None]) -> None:
         failed: dict[RoomKey, Exception] = {}
@@ -162,19 +247,32 @@ class GroupCommit:
 
     def _try(self, commit: Commit) -> Exception | None:
         try:
-            self._apply_some([commit])
+            self._apply([commit])
         except Exception as error:  # noqa: BLE001 - told to the one who committed
             return error
         return None
 
 
+def as_backend_error(error: Exception) -> BackendError:
+    """Give an error of ours as it is, and any other wrapped in one."""
+    if isinstance(error, BackendError):
+        return error
+    wrapped = BackendError(f"{type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
 def _refusal(commit: Commit, cause: Exception) -> CommitError:
     error = CommitError(f"{commit.room}: nothing of the commit is stored: {cause}")
-    error.__cause__ = cause if isinstance(cause, BackendError) else _wrapped(cause)
+    error.__cause__ = as_backend_error(cause)
     return error
 
 
-def _wrapped(cause: Exception) -> BackendError:
-    error = BackendError(f"{type(cause).__name__}: {cause}")
-    error.__cause__ = cause
-    return error
+def _give_way() -> None:
+    """Stand aside, with Python's global lock given up, for some moments."""
+    _NEVER.acquire(timeout=GIVEN_WAY)
+
+
+_NEVER: Final = Lock()
+"""Held for good: waiting for it is a way to wait that reads no clock."""
+_NEVER.acquire()

@@ -12,11 +12,13 @@ Must never read a clock, nor be called from two threads at once.
 
 from __future__ import annotations
 
+import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Final, TypeAlias, final
 
+from partyroom.backends._file_lock import FileLock
 from partyroom.backends._sqlite_faults import faults_of
 from partyroom.backends._sqlite_schema import Durability, open_writer
 from partyroom.types import Commit
@@ -79,13 +81,25 @@ class SqliteWriter:
 
     def __init__(self, path: str, durability: Durability) -> None:
         self._path = path
-        self._connection, self.epoch = open_writer(path, durability)
+        self._durability: Durability = durability
+        self._lock = FileLock(path)
+        self._connection: sqlite3.Connection
+
+    def open(self) -> int:
+        """Take the lock and open the file; give its epoch."""
+        self._lock.acquire()
+        try:
+            self._connection, epoch = open_writer(self._path, self._durability)
+        except BaseException:
+            self._lock.release()
+            raise
         self._connection.execute(_VIEW)
         for what, statements in _TRIGGERS.items():
             self._connection.execute(
                 f"CREATE TEMP TRIGGER change_{what} INSTEAD OF INSERT ON change WHEN new.what = {what}"
                 f" BEGIN {statements} END"
             )
+        return epoch
 
     def apply(self, commits: Sequence[Commit]) -> None:
         """Write all of some commits in one transaction and make it durable; or raise, and nothing is written."""
@@ -115,9 +129,16 @@ class SqliteWriter:
         self._connection.execute(_statement(size), cells)
 
     def close(self) -> None:
-        """Close the connection; what is in the log moves into the file."""
-        with faults_of(self._path):
-            self._connection.close()
+        """Close the file, what is in the log moving into it; then let go of the lock."""
+        try:
+            with faults_of(self._path):
+                self._connection.close()
+        finally:
+            self._lock.release()
+
+    def rest(self) -> bool:
+        """There is nothing to do."""
+        return False
 
 
 def _sizes() -> Iterator[int]:

@@ -16,17 +16,15 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import final
+from typing import Self, final
 
-from typing_extensions import Self, override
+from typing_extensions import override
 
-from partyroom._native import Loop, current_loop
-from partyroom.backends._file_lock import FileLock
-from partyroom.backends._group_commit import CommitCall, GroupCommit
+from partyroom._native import current_loop
+from partyroom.backends._group_commit import GroupWriter
 from partyroom.backends._sqlite_reader import SqliteReader
 from partyroom.backends._sqlite_schema import Durability
 from partyroom.backends._sqlite_writer import SqliteWriter
-from partyroom.backends._thread import WorkerThread
 from partyroom.errors import BackendClosedError, BackendError, CommitError
 from partyroom.protocols import StorageBackend
 from partyroom.types import AlarmCursor, AlarmRow, Commit, KeyRange, RoomKey
@@ -65,12 +63,11 @@ class FileBackend(StorageBackend):
     @override
     async def __aenter__(self) -> Self:
         if self._opened is not None:
-            message = f"{self._path}: entered twice"
+            message = f"{self._path} is open already: a store belongs to one runtime at a time"
             raise BackendError(message)
-        opened = _OpenFile(os.path.realpath(self._path), self._durability, current_loop())
-        self._opened = opened
+        self._opened = opened = _OpenFile(self._path, self._durability)
         try:
-            await opened.start()
+            await opened.writer.start()
         except BaseException:
             self._opened = None
             raise
@@ -80,13 +77,14 @@ class FileBackend(StorageBackend):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        opened = self._open()
-        self._opened = None
-        await opened.stop()
+        opened, self._opened = self._opened, None
+        if opened is not None and opened.pid == os.getpid():
+            opened.reader.close()
+            await opened.writer.stop()
 
     @override
     async def claim(self, room: RoomKey, /) -> int:
-        return await self._open().group_commit.claim(room)
+        return await self._open().writer.claim(room)
 
     @override
     async def read(self, room: RoomKey, keys: Collection[str], /) -> Mapping[str, bytes]:
@@ -98,10 +96,7 @@ class FileBackend(StorageBackend):
 
     @override
     async def commit(self, commits: Sequence[Commit], /) -> Sequence[CommitError | None]:
-        opened = self._open()
-        call = opened.group_commit.begin(commits)
-        opened.thread.submit(call)
-        return await call.shot.wait()
+        return await self._open().writer.commit(commits)
 
     @override
     async def room_alarms(self, room: RoomKey, /) -> Sequence[AlarmRow]:
@@ -132,51 +127,10 @@ class FileBackend(StorageBackend):
 
 @final
 class _OpenFile:
-    """One opening of a file; the duty of its writer thread."""
+    """One opening of a file."""
 
-    def __init__(self, path: str, durability: Durability, loop: Loop) -> None:
-        self._path = path
-        self._durability: Durability = durability
-        self._loop = loop
-        self._lock = FileLock(path)
-        self._writer: SqliteWriter
-        self.group_commit: GroupCommit
+    def __init__(self, path: Path, durability: Durability) -> None:
+        real = os.path.realpath(path)
         self.pid = os.getpid()
-        self.reader = SqliteReader(path)
-        self.thread: WorkerThread[CommitCall] = WorkerThread("partyroom-writer", self, loop)
-
-    async def start(self) -> None:
-        """Open the file, in the thread."""
-        await self.thread.start()
-
-    async def stop(self) -> None:
-        """Have everything written that was handed in, and close the file."""
-        try:
-            self.reader.close()
-        finally:
-            await self.thread.stop()
-
-    def open(self) -> None:
-        """Take the lock, then the file."""
-        self._lock.acquire()
-        try:
-            self._writer = SqliteWriter(self._path, self._durability)
-        except BaseException:
-            self._lock.release()
-            raise
-        self.group_commit = GroupCommit(self._loop, self._writer.epoch, self._writer.apply)
-
-    def run(self, jobs: list[CommitCall]) -> None:
-        """Settle what waits, and answer it in one hop."""
-        self.thread.hand_back(self.group_commit.settle(jobs))
-
-    def rest(self) -> bool:
-        """There is nothing to do."""
-        return False
-
-    def close(self) -> None:
-        """Close the file, then let go of the lock."""
-        try:
-            self._writer.close()
-        finally:
-            self._lock.release()
+        self.writer = GroupWriter(SqliteWriter(real, durability), current_loop())
+        self.reader = SqliteReader(real)

@@ -1,0 +1,158 @@
+"""What stands in an alarm's row beside its room, name and due time: all of its policy, as bytes.
+
+Owns the form of those bytes: one line of JSON, then, after a line feed, the
+payload as the codec made it. A row without a line feed has no payload.
+
+Promises that what was encoded is decoded equal, that the usual record (an id,
+perhaps a payload) is made and read in a microsecond, and that fields which a
+newer version wrote are carried along unread.
+
+Must never be read by a backend, and must never decide anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final, NamedTuple
+
+from partyroom._core.instants import length_micros
+from partyroom._core.recurrence import decode_recurrence, encode_recurrence
+from partyroom.errors import DecodeError, MissingExtraError
+from partyroom.recurrence import Recurrence
+from partyroom.types import RetryPolicy
+
+__all__ = ["AlarmRecord"]
+
+LINE_FEED: Final = b"\n"
+"""What ends the header; JSON writes none of its own."""
+
+# The usual record is exactly {"id":"<16 hex>"}, so that it need not be parsed.
+USUAL_START: Final = b'{"id":"'
+USUAL_END: Final = b'"}'
+ID_AT: Final = slice(7, 23)
+END_AT: Final = slice(23, 25)
+LENGTH: Final = 25
+
+NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class AlarmRecord(NamedTuple):
+    """The policy and the history of one alarm. Instants and lengths are whole microseconds."""
+
+    id: str
+    """16 hexadecimal digits: the ring's name, the same over all its retries."""
+    payload: bytes | None = None
+    """As the codec made it; ``None`` for none."""
+    scheduled: int | None = None
+    """The time it was set for, where the row's due time is another one: that of a retry, or after a random delay."""
+    retry_count: int = 0
+    """How often this ring has failed; of one that failed for good, all of its attempts."""
+    error: str | None = None
+    """What the last failure said, this ring's or that of the occurrence before."""
+    failed: bool = False
+    """Whether it has failed for good, and is kept to be looked at."""
+    paused: int | None = None
+    """The due time it had before it was paused; ``None`` for one that is not."""
+    recurrence: Recurrence | None = None
+    """How it goes on after this ring; ``None`` for an alarm that rings once."""
+    missed: int = 0
+    """How many occurrences before this one were skipped."""
+    spread: int = 0
+    """The longest random delay of a ring."""
+    retry: RetryPolicy | None = None
+    """When this alarm is retried; ``None`` for what the room says."""
+    extra: Mapping[str, Any] = NOTHING
+    """Fields that a newer version wrote."""
+
+    def encode(self) -> bytes:
+        """Give the bytes for a row."""
+        header = b'{"id":"%b"}' % self.id.encode() if self[2:] == USUAL else self._header()
+        return header if self.payload is None else header + LINE_FEED + self.payload
+
+    def _header(self) -> bytes:
+        fields = dict(self.extra)
+        fields["id"] = self.id
+        for name in PLAIN:
+            value = getattr(self, name)
+            if value != DEFAULTS[name]:
+                fields[name] = value
+        if self.recurrence is not None:
+            fields["recurrence"] = encode_recurrence(self.recurrence)
+        if self.retry is not None:
+            fields["retry"] = _encode_retry(self.retry)
+        return json.dumps(fields, separators=(",", ":")).encode()
+
+    @staticmethod
+    def decode(data: bytes) -> AlarmRecord:
+        """Give the record of a row; raise :class:`DecodeError` for bytes that are none.
+
+        Raises :class:`MissingExtraError` for an alarm set with a ``Cron``, where that extra is not installed.
+        """
+        if data.startswith(USUAL_START) and data[END_AT] == USUAL_END and data[ID_AT].isalnum():
+            if len(data) == LENGTH:
+                return AlarmRecord(data[ID_AT].decode())
+            if data[LENGTH : LENGTH + 1] == LINE_FEED:
+                return AlarmRecord(data[ID_AT].decode(), data[LENGTH + 1 :])
+        header, line_feed, payload = data.partition(LINE_FEED)
+        try:
+            return _decode_header(json.loads(header), payload if line_feed else None)
+        except MissingExtraError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            message = f"no record of an alarm: {header[:200]!r}"
+            raise DecodeError(message) from error
+
+
+USUAL: Final = AlarmRecord("")[2:]
+DEFAULTS: Final = AlarmRecord("")._asdict()
+
+PLAIN: Final[Mapping[str, type]] = {
+    "scheduled": int,
+    "retry_count": int,
+    "error": str,
+    "failed": bool,
+    "paused": int,
+    "missed": int,
+    "spread": int,
+}
+"""Fields that JSON keeps as they are."""
+KNOWN: Final = {"id", "recurrence", "retry", *PLAIN}
+
+
+def _decode_header(fields: dict[str, Any], payload: bytes | None) -> AlarmRecord:
+    found = {name: _of_type(fields[name], kind) for name, kind in PLAIN.items() if name in fields}
+    return AlarmRecord(
+        _of_type(fields["id"], str),
+        payload,
+        recurrence=decode_recurrence(fields["recurrence"]) if "recurrence" in fields else None,
+        retry=_decode_retry(fields["retry"]) if "retry" in fields else None,
+        extra={name: value for name, value in fields.items() if name not in KNOWN} or NOTHING,
+        **found,
+    )
+
+
+def _of_type(value: Any, kind: type) -> Any:  # noqa: ANN401 - what JSON gave, now checked
+    """Refuse what is not exactly of a type: ``True`` is no number here."""
+    if type(value) is not kind:
+        raise TypeError(value)
+    return value
+
+
+def _encode_retry(policy: RetryPolicy) -> dict[str, Any]:
+    return {
+        "max_retries": policy.max_retries,
+        "first_delay": length_micros(policy.first_delay),
+        "max_delay": length_micros(policy.max_delay),
+        "jitter": policy.jitter,
+    }
+
+
+def _decode_retry(fields: dict[str, Any]) -> RetryPolicy:
+    return RetryPolicy(
+        max_retries=fields["max_retries"],
+        first_delay=timedelta(microseconds=fields["first_delay"]),
+        max_delay=timedelta(microseconds=fields["max_delay"]),
+        jitter=fields["jitter"],
+    )

@@ -1,0 +1,127 @@
+"""When an alarm that rings again and again rings next.
+
+Owns the computing behind :class:`~partyroom.Every` and :class:`~partyroom.Cron`,
+and how the two are written into an alarm's record.
+
+Promises that the next occurrence is later than both now and the last one, so
+that none rings twice, whatever the wall clock or summer time does, and that a
+grid of equal distances never drifts.
+
+Must never read a clock. Instants are microseconds since 1970-01-01 UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from partyroom._core.instants import HIGHEST, LOWEST, from_micros, length_micros, to_micros
+from partyroom.recurrence import Cron, Every, Recurrence, load_cronsim
+
+__all__ = ["COUNTED", "count_since", "decode_recurrence", "encode_recurrence", "first_after", "next_after"]
+
+COUNTED: Final = 1000
+"""How many occurrences of a ``Cron`` are counted before the count stops: each costs some twenty microseconds."""
+
+
+def first_after(recurrence: Recurrence, now: int) -> int | None:
+    """Give the first occurrence after ``now`` of a recurrence that begins now; ``None`` if there is none up to year 9999."""
+    if isinstance(recurrence, Cron):
+        return next(_occurrences(recurrence, now), None)
+    if recurrence.anchor is None:
+        return _in_range(now + length_micros(recurrence.interval))
+    anchor = to_micros(recurrence.anchor)
+    # No occurrence is before the anchor, so a later one is the first; an earlier one only says where the grid lies.
+    return _in_range(anchor) if anchor > now else next_after(recurrence, anchor, now)
+
+
+def next_after(recurrence: Recurrence, scheduled: int, now: int) -> int | None:
+    """Give the first occurrence after both ``scheduled``, which is one, and ``now``; ``None`` if there is none."""
+    last = max(scheduled, now)
+    if isinstance(recurrence, Cron):
+        return next(_occurrences(recurrence, last), None)
+    interval = length_micros(recurrence.interval)
+    return _in_range(scheduled + ((last - scheduled) // interval + 1) * interval)
+
+
+def count_since(recurrence: Recurrence, scheduled: int, now: int) -> int:
+    """Count the occurrences after ``scheduled``, which is one, up to and with ``now``; those of a ``Cron`` up to ``COUNTED``."""
+    if now <= scheduled:
+        return 0
+    if isinstance(recurrence, Every):
+        return (now - scheduled) // length_micros(recurrence.interval)
+    count = 0
+    for occurrence in _occurrences(recurrence, scheduled):
+        if occurrence > now or count == COUNTED:
+            break
+        count += 1
+    return count
+
+
+def _in_range(micros: int) -> int | None:
+    return micros if LOWEST <= micros <= HIGHEST else None
+
+
+def _occurrences(cron: Cron, after: int) -> Iterator[int]:
+    """Give the occurrences after an instant, in order, each once."""
+    zone = ZoneInfo(cron.tz)
+    last = after
+    try:
+        for occurrence in load_cronsim().CronSim(cron.expression, from_micros(after).astimezone(zone)):
+            micros = to_micros(occurrence)
+            # Around a change of the clocks local times repeat or are moved: only what is later is another occurrence.
+            if micros > last:
+                yield micros
+                last = micros
+    except (OverflowError, ValueError):
+        # The calendar ends with year 9999.
+        return
+
+
+def encode_recurrence(recurrence: Recurrence) -> dict[str, Any]:
+    """Give a recurrence as plain JSON."""
+    fields: dict[str, Any] = {}
+    if isinstance(recurrence, Cron):
+        fields["cron"] = recurrence.expression
+        fields["tz"] = recurrence.tz
+    else:
+        fields["every"] = length_micros(recurrence.interval)
+        if recurrence.anchor is not None:
+            fields["anchor"] = to_micros(recurrence.anchor)
+    if recurrence.missed != "once":
+        fields["missed"] = recurrence.missed
+    if recurrence.grace is not None:
+        fields["grace"] = length_micros(recurrence.grace)
+    return fields
+
+
+def decode_recurrence(fields: Mapping[str, Any]) -> Recurrence:
+    """Give the recurrence that ``encode_recurrence`` wrote; unknown fields mean nothing.
+
+    Raises ``KeyError``, ``TypeError``, ``ValueError`` or ``OverflowError`` for anything else, and
+    :class:`MissingExtraError` for a ``Cron`` where the extra is not installed.
+    """
+    grace = fields.get("grace")
+    missed = fields.get("missed", "once")
+    if "cron" in fields:
+        return _cron(fields["cron"], fields["tz"], missed, grace)
+    anchor = fields.get("anchor")
+    return Every(
+        timedelta(microseconds=fields["every"]),
+        anchor=None if anchor is None else from_micros(anchor),
+        missed=missed,
+        grace=_length(grace),
+    )
+
+
+@lru_cache(maxsize=256)
+def _cron(expression: str, tz: str, missed: Any, grace: int | None) -> Cron:  # noqa: ANN401 - checked by the class
+    """Make a ``Cron``; one that many rooms have is checked once."""
+    return Cron(expression, tz=tz, missed=missed, grace=_length(grace))
+
+
+def _length(micros: int | None) -> timedelta | None:
+    return None if micros is None else timedelta(microseconds=micros)

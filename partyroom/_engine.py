@@ -1,0 +1,421 @@
+"""Who is awake: the rooms of one run of a runtime, from its entering to its leaving.
+
+Owns the awake rooms, the connections of sleeping ones, the workers, timers and
+commits that they share, and the order in which idle rooms go to sleep.
+
+Promises that there is at most one awake room of a key, that a room sleeps only
+when nothing keeps it awake (G20), that nothing is rung that is not due (G8),
+and that closing handles what was accepted before it ends what is left.
+
+Must never outlive its run: a runtime that is entered again gets a new engine.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context, copy_context
+from datetime import datetime, timedelta
+from functools import partial
+from logging import Logger
+from random import Random
+from typing import Any, Final, final
+
+import attrs
+from anyio import CancelScope
+
+from partyroom._alarm_loop import AlarmLoop
+from partyroom._committer import Committer
+from partyroom._core.instants import from_micros, to_micros
+from partyroom._core.units import Event
+from partyroom._native import Loop, OneShot
+from partyroom._room_clock import ClockParts, microseconds
+from partyroom._room_runner import RoomRunner
+from partyroom._services import Keeper, RoomFactory, Services
+from partyroom._timers import Entry, Timers
+from partyroom._work import Work
+from partyroom._workers import Workers
+from partyroom.connections import Connections, RoomConnection
+from partyroom.errors import ConnectionClosedError, RuntimeClosedError
+from partyroom.protocols import AlarmScheduler, Clock, Codec, Party, StorageBackend, Upcoming
+from partyroom.types import AlarmCursor, AlarmRow, Limits, RingFailure, RingReport, RoomKey, Statistics, Timer
+
+__all__ = ["Engine", "Settings", "StartTask"]
+
+GOING_AWAY: Final = 1001
+"""The close code of an end-point that goes away (RFC 6455, 7.4.1)."""
+LONGEST_BACK_OFF: Final = 10
+"""A room that cannot be woken for its alarm is tried again after 2, 4, 8 ... and at most 1,024 seconds."""
+
+StartTask = Callable[..., None]
+"""Starts a task: ``task_group.start_soon``."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Settings:
+    """What a runtime was constructed with."""
+
+    factories: Mapping[str, RoomFactory]
+    backend: StorageBackend
+    clock: Clock
+    scheduler: AlarmScheduler | None
+    rings: bool
+    """Whether alarms ring by themselves."""
+    limits: Limits
+    codec: Codec
+    idle_timeout: timedelta
+    max_awake: int | None
+    close_timeout: timedelta
+    random: Random
+    log: Logger
+
+@final
+class Engine(Keeper):
+    """One run of a runtime."""
+
+    def __init__(
+        self, settings: Settings, parties: Mapping[str, Party], loop: Loop, start_task: StartTask
+    ) -> None:
+        self._settings = settings
+        self._parties = parties
+        self._start_task = start_task
+        self._context: Context = copy_context()
+        self._rooms: dict[RoomKey, RoomRunner] = {}
+        self._connections: dict[RoomKey, Connections] = {}
+        self._idle: dict[RoomRunner, int] = {}
+        self._sweeper: Entry | None = None
+        self._busy = 0
+        self._drained: OneShot[None] | None = None
+        self._failed_starts: dict[RoomKey, int] = {}
+        self._told: set[object] = set()
+        self._scheduling = CancelScope()
+        self.loop = loop
+        self.closing = False
+        self.alarm_listener: Callable[[RoomKey, datetime | None], None] | None = None
+        """Hears of every alarm that was stored, moved or deleted; for tests."""
+        self.work = Work(loop)
+        self.workers = Workers(loop, self._spawn_worker)
+        self._committer = Committer(settings.backend, loop, self.workers.submit)
+        clock = settings.clock
+        self._monotonic = Timers(loop, self.work, self._ticks, self._sleep)
+        self._wall = Timers(loop, self.work, lambda: to_micros(clock.now()), self._sleep_until)
+        self._services = Services(
+            loop=loop,
+            work=self.work,
+            clock=ClockParts(clock, loop, self.work, self._monotonic, self._wall),
+            backend=settings.backend,
+            committer=self._committer,
+            workers=self.workers,
+            cache=None,
+            codec=settings.codec,
+            limits=settings.limits,
+            random=settings.random,
+            log=settings.log,
+            keeper=self,
+            spawn=self._spawn,
+        )
+        self._scheduler: AlarmScheduler | None = None
+        if settings.rings:
+            limits = settings.limits
+            self._scheduler = settings.scheduler or AlarmLoop(
+                clock, self.work, lookahead=limits.alarm_lookahead, max_waking=limits.max_waking
+            )
+
+    # --- tasks and time ------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the tasks that run as long as the engine does."""
+        for task in (self._monotonic.run, self._wall.run, self._run_scheduler):
+            self._start_task(task)
+
+    async def _run_scheduler(self) -> None:
+        if self._scheduler is not None:
+            with self._scheduling:
+                await self._scheduler.run(self._wake, self._upcoming)
+
+    def _spawn_worker(self, main: Callable[..., Awaitable[None]], job: object) -> None:
+        # In the runtime's own context: a worker outlives whoever happened to need it.
+        self._context.copy().run(self._start_task, main, job)
+
+    def _spawn(self, fn: Callable[..., Awaitable[None]], args: tuple[object, ...]) -> None:
+        self._start_task(fn, *args)
+
+    def _ticks(self) -> int:
+        return round(self._settings.clock.monotonic() * 1_000_000)
+
+    async def _sleep(self, due: int, timer: Timer) -> None:
+        await self._settings.clock.sleep(timedelta(microseconds=due - self._ticks()), timer=timer)
+
+    async def _sleep_until(self, due: int, timer: Timer) -> None:
+        await self._settings.clock.sleep_until(from_micros(due), timer=timer)
+
+    # --- rooms ---------------------------------------------------------------
+
+    @property
+    def parties(self) -> Mapping[str, Party]:
+        """All parties, by name."""
+        return self._parties
+
+    def room(self, key: RoomKey) -> RoomRunner:
+        """Give the room of a key, awake from now on: looked up and entered without a wait in between."""
+        room = self._rooms.get(key)
+        if room is None:
+            connections = self._connections.get(key)
+            if connections is None:
+                connections = Connections(key, self._connection_left)
+            room = RoomRunner(key, self._services, self._settings.factories[key.party], connections)
+            self._rooms[key] = room
+            self._bound_awake()
+        return room
+
+    def awake(self, key: RoomKey) -> RoomRunner | None:
+        """Give the room of a key if it is awake."""
+        return self._rooms.get(key)
+
+    def room_busy(self, room: RoomRunner, /) -> None:
+        """Hear that a room has something to do."""
+        self._busy += 1
+        self._idle.pop(room, None)
+
+    def room_rests(self, room: RoomRunner, /) -> None:
+        """Hear that a room has nothing to do for now."""
+        self._busy -= 1
+        if self._drained is not None and not self._busy:
+            self._drained.set(None)
+
+    def room_may_sleep(self, room: RoomRunner, /) -> None:
+        """Hear that nothing keeps a resting room awake: it sleeps later, or at once if only its alarm had woken it."""
+        if self.closing or room in self._idle:
+            return
+        if room.only_rang and not self._rings_soon(room):
+            self.put_to_sleep(room)
+            return
+        self._idle[room] = self._ticks()
+        if self._sweeper is None:
+            self._plan_sweep()
+        self._bound_awake()
+
+    def _rings_soon(self, room: RoomRunner) -> bool:
+        due = room.state.next_due()
+        return due is not None and due - self._settings.clock.now() < self._settings.idle_timeout
+
+    def _plan_sweep(self) -> None:
+        for room, since in self._idle.items():
+            due = since + microseconds(self._settings.idle_timeout)
+            self._sweeper = self._monotonic.call_at(due, Timer(room.key, "idle"), self._sweep)
+            return
+
+    def _sweep(self) -> None:
+        """Put to sleep what has been idle for long enough, the longest first."""
+        self._sweeper = None
+        before = self._ticks() - microseconds(self._settings.idle_timeout)
+        for room, since in list(self._idle.items()):
+            if since > before:
+                break
+            self.put_to_sleep(room)
+        self._plan_sweep()
+
+    def put_to_sleep(self, room: RoomRunner) -> bool:
+        """Let a room leave memory, if nothing keeps it awake; say whether it did."""
+        if not room.may_sleep:
+            return False
+        self._idle.pop(room, None)
+        del self._rooms[room.key]
+        if len(room.connections):
+            self._connections[room.key] = room.connections
+        else:
+            self._connections.pop(room.key, None)
+        room.sleep()
+        return True
+
+    def _bound_awake(self) -> None:
+        limit = self._settings.max_awake
+        while limit is not None and len(self._rooms) > limit and self._idle:
+            self.put_to_sleep(next(iter(self._idle)))
+
+    def _connection_left(self, connection: RoomConnection, code: int, reason: str, was_clean: bool) -> None:  # noqa: FBT001
+        if not self.closing:
+            self.room(connection.room).post_close(connection, code, reason, was_clean)
+
+    # --- errors --------------------------------------------------------------
+
+    def event_failed(self, event: Event, error: BaseException, /) -> None:
+        """Log an error that nobody else will hear of."""
+        if event.reply is not None and event.kind != "message":
+            return
+        self._settings.log.error("%s failed", event, exc_info=error, extra={"room": str(event.place.key), "event": event.name})
+
+    # --- alarms --------------------------------------------------------------
+
+    def alarm_changed(self, room: RoomKey, due: datetime | None, /) -> None:
+        """Tell the scheduler when a room's next alarm is."""
+        self._failed_starts.pop(room, None)
+        if self._scheduler is not None:
+            self._scheduler.changed(room, due)
+        if self.alarm_listener is not None:
+            self.alarm_listener(room, due)
+
+    def ring_failed_to_start(self, room: RoomKey, /) -> None:
+        """Have the scheduler wake a room again later."""
+        failures = self._failed_starts.get(room, 0) + 1
+        self._failed_starts[room] = failures
+        if self._scheduler is not None:
+            delay = timedelta(seconds=2 ** min(failures, LONGEST_BACK_OFF))
+            self._scheduler.changed(room, self._settings.clock.now() + delay)
+
+    def alarm_without_handler(self, room: RoomKey, room_type: type[object], /) -> None:
+        """Say once for each class that an alarm of it waits."""
+        if room_type not in self._told:
+            self._told.add(room_type)
+            self._settings.log.warning("%s: an alarm is due, but %s has no on_alarm; it waits", room, room_type.__name__)
+        if self._scheduler is not None:
+            self._scheduler.changed(room, None)
+
+    def _wake(self, key: RoomKey) -> None:
+        if not self.closing:
+            self.room(key).ring()
+
+    async def _upcoming(self, after: Upcoming | None, limit: int) -> Sequence[Upcoming]:
+        cursor = None if after is None else AlarmCursor(to_micros(after.due), after.room, after.name)
+        rows = await self.due_rows(None, cursor, limit)
+        return [Upcoming(from_micros(row.due), row.room, row.name) for row in rows if row.due is not None]
+
+    async def due_rows(self, before: int | None, cursor: AlarmCursor | None, limit: int) -> list[AlarmRow]:
+        """Read the next alarms of the parties that there are; those of others wait, and are logged once."""
+        found: list[AlarmRow] = []
+        while len(found) < limit:
+            rows = await self._settings.backend.due_alarms(before, cursor, limit)
+            for row in rows:
+                if row.room.party in self._settings.factories:
+                    found.append(row)
+                elif row.room.party not in self._told:
+                    self._told.add(row.room.party)
+                    self._settings.log.warning("alarms of the party %r wait: it is not registered", row.room.party)
+            if len(rows) < limit:
+                break
+            last = rows[-1]
+            assert last.due is not None
+            cursor = AlarmCursor(last.due, last.room, last.name)
+        return found[:limit]
+
+    async def ring_due(self, limit: int | None) -> RingReport:
+        """Ring what is due now, in due order, and wait until all of it is stored."""
+        rung = 0
+        failed: list[RingFailure] = []
+        ringing: deque[tuple[AlarmRow, OneShot[Any]]] = deque()
+        for row in await self._all_due(limit):
+            if len(ringing) == self._settings.limits.max_waking:
+                rung += await self._hear(*ringing.popleft(), failed)
+            reply: OneShot[Any] = self.loop.one_shot()
+            self.room(row.room).ring(row, reply=reply)
+            ringing.append((row, reply))
+        while ringing:
+            rung += await self._hear(*ringing.popleft(), failed)
+        return RingReport(rung, tuple(failed), await self.next_alarm())
+
+    async def _all_due(self, limit: int | None) -> list[AlarmRow]:
+        # Read to the end before the first rings: what is armed again meanwhile is not part of this.
+        before = to_micros(self._settings.clock.now()) + 1
+        return await self.due_rows(before, None, limit) if limit is not None else await self.all_rows(before)
+
+    async def all_rows(self, before: int | None) -> list[AlarmRow]:
+        """Read all alarms that are due before a time, in due order."""
+        found: list[AlarmRow] = []
+        cursor: AlarmCursor | None = None
+        page = self._settings.limits.alarm_lookahead
+        while True:
+            rows = await self.due_rows(before, cursor, page)
+            found.extend(rows)
+            if len(rows) < page:
+                return found
+            assert rows[-1].due is not None
+            cursor = AlarmCursor(rows[-1].due, rows[-1].room, rows[-1].name)
+
+    async def _hear(self, row: AlarmRow, reply: OneShot[Any], failed: list[RingFailure]) -> int:
+        """Wait for one ring; give 1 if it rang well."""
+        try:
+            return int(await self.work.wait(reply) is not None)
+        except Exception as error:  # noqa: BLE001 - it stands in the report
+            failed.append(RingFailure(row.room, row.name or None, error))
+            return 0
+
+    async def next_alarm(self) -> datetime | None:
+        """Give when the next alarm is due."""
+        rows = await self.due_rows(None, None, 1)
+        return from_micros(rows[0].due) if rows and rows[0].due is not None else None
+
+    # --- the end -------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Handle what was accepted, commit it, close the clients; at the deadline, end what still runs."""
+        self.closing = True
+        self.work.take()
+        self._scheduling.cancel()
+        due = self._ticks() + microseconds(self._settings.close_timeout)
+        deadline = self._monotonic.call_at(due, Timer(None, "close"), self._cut_off)
+        while self._busy:
+            # The token of the closing is given back while events are waited for, and taken again before this goes on.
+            self._drained = self.loop.one_shot()
+            self._drained.on_done = self.work.take
+            self.work.give()
+            await self._drained.wait()
+            await self._committer.wait_quiet()
+        await self._committer.wait_quiet()
+        deadline.cancel()
+        self._let_go(ConnectionClosedError(GOING_AWAY, "the runtime was closed"))
+        self.workers.stop()
+
+    def _cut_off(self) -> None:
+        """End what the deadline finds running, and say what it was."""
+        for room in list(self._rooms.values()):
+            if room.is_active:
+                names = ", ".join(event.name for event in room.unfinished())
+                self._settings.log.warning("%s: cut off by the runtime's closing: %s", room.key, names)
+                room.cut_off(RuntimeClosedError(f"{room.key}: the runtime was closed before the event had ended"))
+
+    def _let_go(self, error: ConnectionClosedError) -> None:
+        for room in self._rooms.values():
+            room.discard()
+            self._connections[room.key] = room.connections
+        for connections in self._connections.values():
+            for connection in connections.select():
+                connection.inbox.close(error)
+
+    def crash(self, error: RuntimeClosedError) -> None:
+        """Stop at once, as a killed process would: nothing more is committed, and callers get ``error``."""
+        self.closing = True
+        self.work.take()
+        self._scheduling.cancel()
+        self._committer.abandon()
+        for room in self._rooms.values():
+            room.crash(error)
+        self._let_go(ConnectionClosedError(1012, "the runtime crashed"))
+        self.workers.stop()
+
+    # --- looking in ----------------------------------------------------------
+
+    def describe_work(self) -> list[str]:
+        """Say what is in flight, a line each."""
+        return [line for room in self._rooms.values() for line in room.describe_work()]
+
+    def describe_connections(self) -> list[str]:
+        """Say who is connected, a line for each room."""
+        found = {room.key: room.connections for room in self._rooms.values()} | self._connections
+        return [f"{key}: {len(each)} clients are connected" for key, each in found.items() if len(each)]
+
+    def pending_timers(self) -> list[tuple[datetime, RoomKey | None, str, str]]:
+        """Give what waits on the clock in memory: when (wall time, if nobody corrects it), for which room, why, and its name."""
+        now, ticks = self._settings.clock.now(), self._ticks()
+        found = [(now + timedelta(microseconds=entry.due - ticks), entry.timer) for entry in self._monotonic.pending()]
+        found += [(from_micros(entry.due), entry.timer) for entry in self._wall.pending()]
+        return [(due, timer.room, timer.kind, timer.name) for due, timer in found]
+
+    def statistics(self) -> Statistics:
+        """Give the figures of this moment."""
+        return Statistics(
+            awake=len(self._rooms),
+            busy=self._busy,
+            idle=len(self._idle),
+            commits=self._committer.commits,
+            groups=self._committer.groups,
+        )

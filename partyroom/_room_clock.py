@@ -1,0 +1,141 @@
+"""The runtime's clock as a room sees it: every wait on it is counted.
+
+Owns the waits of one room on the clock: its sleeps, and the deadlines of its
+blocks.
+
+Promises that a task gives its token back while it sleeps here, and has it again
+before it is woken, so that a fake clock moves exactly when it may; and that a
+deadline which has passed is seen as work until the block has ended.
+
+Must never sleep on the loop's own clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from typing import final
+
+from anyio import CancelScope
+from anyio.lowlevel import checkpoint
+from typing_extensions import override
+
+from partyroom._core.instants import alarm_time
+from partyroom._native import Loop, OneShot
+from partyroom._timers import Timers
+from partyroom._work import Work
+from partyroom.protocols import Clock, RoomClock
+from partyroom.types import RoomKey, Timer
+
+__all__ = ["ClockParts", "CountedClock", "microseconds"]
+
+
+def microseconds(duration: timedelta) -> int:
+    """Give a length of time as a whole number of microseconds."""
+    return duration // timedelta(microseconds=1)
+
+
+@final
+class ClockParts:
+    """What all rooms of a runtime share of its clock."""
+
+    __slots__ = ("clock", "loop", "monotonic_timers", "wall_timers", "work")
+
+    def __init__(self, clock: Clock, loop: Loop, work: Work, monotonic_timers: Timers, wall_timers: Timers) -> None:
+        self.clock = clock
+        self.loop = loop
+        self.work = work
+        self.monotonic_timers = monotonic_timers
+        self.wall_timers = wall_timers
+
+    def ticks(self) -> int:
+        """Give the monotonic time in whole microseconds."""
+        return round(self.clock.monotonic() * 1_000_000)
+
+
+@final
+class CountedClock(RoomClock):
+    """One room's view of the clock."""
+
+    __slots__ = ("_parts", "_room")
+
+    def __init__(self, parts: ClockParts, room: RoomKey) -> None:
+        self._parts = parts
+        self._room = room
+
+    @override
+    def now(self) -> datetime:
+        return self._parts.clock.now()
+
+    @override
+    def monotonic(self) -> float:
+        return self._parts.clock.monotonic()
+
+    @override
+    async def sleep(self, duration: timedelta, /) -> None:
+        if duration <= timedelta():
+            await checkpoint()
+            return
+        await self._wait(self._parts.monotonic_timers, self._parts.ticks() + microseconds(duration))
+
+    @override
+    async def sleep_until(self, when: datetime, /) -> None:
+        now = self._parts.clock.now()
+        due = alarm_time(when, now)
+        if when <= now:
+            await checkpoint()
+            return
+        await self._wait(self._parts.wall_timers, due)
+
+    async def _wait(self, timers: Timers, due: int) -> None:
+        shot: OneShot[None] = self._parts.loop.one_shot()
+        entry = timers.call_at(due, Timer(self._room, "sleep"), partial(shot.set, None))
+        try:
+            await self._parts.work.wait(shot)
+        finally:
+            entry.cancel()
+
+    @override
+    @asynccontextmanager
+    async def move_on_after(self, duration: timedelta, /) -> AsyncIterator[None]:
+        with CancelScope() as scope, self._deadline(scope, duration):
+            yield
+
+    @override
+    @asynccontextmanager
+    async def fail_after(self, duration: timedelta, /) -> AsyncIterator[None]:
+        with CancelScope() as scope, self._deadline(scope, duration):
+            yield
+        if scope.cancelled_caught:
+            message = f"{self._room}: not done within {duration}"
+            raise TimeoutError(message)
+
+    def _deadline(self, scope: CancelScope, duration: timedelta) -> _Deadline:
+        return _Deadline(self._parts, self._room, scope, duration)
+
+
+@final
+class _Deadline:
+    """Cancels a scope at its time; what follows is counted from the timer's ring to the block's end."""
+
+    __slots__ = ("_entry", "_parts", "_scope")
+
+    def __init__(self, parts: ClockParts, room: RoomKey, scope: CancelScope, duration: timedelta) -> None:
+        self._parts = parts
+        self._scope = scope
+        due = parts.ticks() + microseconds(duration)
+        self._entry = parts.monotonic_timers.call_at(due, Timer(room, "timeout"), self._pass)
+
+    def _pass(self) -> None:
+        self._parts.work.take()
+        self._scope.cancel()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._entry.cancel()
+        if self._scope.cancel_called:
+            self._parts.work.give()

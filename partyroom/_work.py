@@ -1,0 +1,103 @@
+"""The count of what can still move by itself.
+
+Owns one number, the tokens that are held, and who holds one. A token is held
+by whatever can go on without anybody's help: a room with a waiting event, a
+sealed event whose outputs have not left, a background task, a fired timer.
+
+Promises that "is anything still going on?" has an exact answer on every loop
+and across worker threads: a token is handed over or taken *before* a waiting
+task is woken, so the count never shows zero between two steps of one piece of
+work.
+
+Must never poll, guess from the loop, or look at a clock.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Final, TypeVar, final
+
+from partyroom._native import Loop, OneShot
+
+__all__ = ["HOLDER", "Holder", "Work"]
+
+T = TypeVar("T")
+
+
+@final
+class Holder:
+    """A task that holds a token of its own while it runs, and gives it back while it waits."""
+
+    __slots__ = ("task",)
+
+    def __init__(self, task: object) -> None:
+        self.task = task
+
+
+HOLDER: Final[ContextVar[Holder | None]] = ContextVar("partyroom_holder", default=None)
+"""The counted task that the running code was started by; its branches inherit it, and hold no token of their own."""
+
+
+@final
+class Work:
+    """Counts the work in flight of one runtime."""
+
+    __slots__ = ("_loop", "_waiters", "count")
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiters: list[OneShot[None]] = []
+        self.count = 0
+
+    def take(self) -> None:
+        """Count one more piece of work."""
+        self.count += 1
+
+    def give(self) -> None:
+        """Count one piece of work as done, and wake who waits for none to be left."""
+        self.count -= 1
+        if not self.count and self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                waiter.set(None)
+
+    async def wait_idle(self) -> None:
+        """Return when nothing is in flight; at once if nothing is."""
+        while self.count:
+            waiter: OneShot[None] = self._loop.one_shot()
+            self._waiters.append(waiter)
+            await waiter.wait()
+
+    async def wait(self, shot: OneShot[T]) -> T:
+        """Wait for a result, with this task's token given back meanwhile.
+
+        A counted task has its token again before it is woken, also when it is cancelled instead. Code of the host, which
+        is not counted, is handed a token with the result, and gives it back when it goes on. A branch of a handler's
+        own task group holds none, and changes nothing.
+        """
+        if shot.done:
+            return await shot.wait()
+        holder = HOLDER.get()
+        if holder is None:
+            return await self._receive(shot)
+        if holder.task is not self._loop.current_task():
+            return await shot.wait()
+        shot.on_done = self.take
+        self.give()
+        try:
+            return await shot.wait()
+        finally:
+            if not shot.done:
+                # Cancelled with nothing answered: the token is taken back here, not by a late answer.
+                shot.on_done = None
+                self.take()
+
+    async def _receive(self, shot: OneShot[T]) -> T:
+        shot.on_done = self.take
+        try:
+            return await shot.wait()
+        finally:
+            if shot.done:
+                self.give()
+            else:
+                shot.on_done = None

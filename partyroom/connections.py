@@ -1,0 +1,353 @@
+"""Connections: the room's end, the client's end, and the bounded buffer between them.
+
+Owns which connections a room has, what waits for each client, and each
+connection's id, tags, address and state, which outlive the room's instance (G20).
+
+Promises that messages reach a client in the order in which they were sent, that
+one slow or dead client never holds up a room (G21), and that a connection is
+removed by identity, never by its id (G19).
+
+Must never run a room's callbacks: it says what happened to whom it was told to.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from typing import Any, Final, final
+
+from typing_extensions import override
+
+from partyroom._core.units import CURRENT, Place, Unit
+from partyroom._native import Loop, OneShot
+from partyroom._work import Work
+from partyroom.errors import ConnectionClosedError, LimitExceededError, NotStorableError, OutsideEventError
+from partyroom.protocols import Client, Codec, Connection
+from partyroom.types import Limits, RoomKey
+
+__all__ = ["Connections", "Inbox", "RoomClient", "RoomConnection", "unit_of"]
+
+ABNORMAL: Final = 1006
+"""The close code for a client that left without saying so (RFC 6455, 7.4.1)."""
+TRY_AGAIN_LATER: Final = 1013
+"""The close code for a client that does not keep up (RFC 6455's registry: Try Again Later)."""
+
+
+def unit_of(place: Place, what: str) -> Unit:
+    """Give the unit of ``place`` that the running code belongs to; raise if there is none (G6a)."""
+    unit = CURRENT.get()
+    if unit is None or unit.place is not place or not unit.is_live:
+        message = f"{place.key}: {what} outside an event of this room; use `await ctx.run(...)` from a background task"
+        raise OutsideEventError(message)
+    return unit
+
+
+@final
+class Inbox:
+    """What waits for one client: bounded, with one consumer at a time."""
+
+    __slots__ = ("_bytes", "_limits", "_loop", "_messages", "_receiver", "_work", "closed")
+
+    def __init__(self, loop: Loop, work: Work, limits: Limits) -> None:
+        self._loop = loop
+        self._work = work
+        self._limits = limits
+        self._messages: deque[str | bytes] | None = None
+        self._bytes = 0
+        self._receiver: OneShot[None] | None = None
+        self.closed: ConnectionClosedError | None = None
+        """Why nothing more comes, once that is so."""
+
+    def put(self, message: str | bytes) -> bool:
+        """Let a message wait for the client; say whether there was room for it."""
+        if self._messages is None:
+            self._messages = deque()
+        size = len(message)
+        if len(self._messages) >= self._limits.outgoing_messages or self._bytes + size > self._limits.outgoing_bytes:
+            return False
+        self._messages.append(message)
+        self._bytes += size
+        if self._receiver is not None:
+            self._receiver.set(None)
+        return True
+
+    def close(self, error: ConnectionClosedError) -> None:
+        """Let nothing more come; what waits can still be received."""
+        if self.closed is None:
+            self.closed = error
+            if self._receiver is not None:
+                self._receiver.set(None)
+
+    async def get(self) -> str | bytes:
+        """Wait for the next message, or raise why there will be none."""
+        while not self._messages:
+            if self.closed is not None:
+                raise ConnectionClosedError(self.closed.code, self.closed.reason)
+            if self._receiver is not None:
+                message = "another task is receiving from this client already"
+                raise RuntimeError(message)
+            self._receiver = self._loop.one_shot()
+            try:
+                await self._work.wait(self._receiver)
+            finally:
+                self._receiver = None
+        received = self._messages.popleft()
+        self._bytes -= len(received)
+        if not self._messages:
+            self._messages = None
+        return received
+
+
+@final
+class RoomConnection(Connection):
+    """The room's end of one connection."""
+
+    __slots__ = (
+        "_abandoned",
+        "_accepted",
+        "_codec",
+        "_home",
+        "_id",
+        "_inbox",
+        "_limits",
+        "_request",
+        "_state",
+        "_tags",
+        "_uri",
+    )
+
+    def __init__(
+        self,
+        home: Connections,
+        inbox: Inbox,
+        codec: Codec,
+        limits: Limits,
+        *,
+        id: str,  # noqa: A002 - PartyKit's word
+        uri: str,
+        tags: Iterable[str],
+        request: object,
+    ) -> None:
+        self._home = home
+        self._inbox = inbox
+        self._codec = codec
+        self._limits = limits
+        self._id = id
+        self._uri = uri
+        self._tags = frozenset(tags)
+        self._request = request
+        self._state: bytes | None = None
+        self._accepted = False
+        self._abandoned = False
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Connection {self._id!r} of {self._home.key}>"
+
+    @property
+    @override
+    def id(self) -> str:
+        return self._id
+
+    @property
+    @override
+    def uri(self) -> str:
+        return self._uri
+
+    @property
+    @override
+    def tags(self) -> frozenset[str]:
+        return self._tags
+
+    @property
+    @override
+    def request(self) -> Any:
+        return self._request
+
+    @property
+    @override
+    def state(self) -> Any:
+        return None if self._state is None else self._codec.decode(self._state)
+
+    @property
+    def room(self) -> RoomKey:
+        """Whose connection it is."""
+        return self._home.key
+
+    @property
+    def inbox(self) -> Inbox:
+        """What waits for the client."""
+        return self._inbox
+
+    @override
+    def set_state(self, value: object, /) -> None:
+        where = f"{self._home.key} connection {self._id!r}"
+        try:
+            state = self._codec.encode(value)
+        except NotStorableError as error:
+            raise NotStorableError(f"state of {where}", error.path, error.reason) from None
+        if len(state) > self._limits.state_bytes:
+            raise LimitExceededError("state_bytes", len(state), self._limits.state_bytes, where)
+        self._state = state
+
+    @override
+    def send(self, message: str | bytes, /) -> None:
+        unit = unit_of(self._home.current_place(), "a message was sent")
+        check_message(message)
+        unit.send(lambda: self.deliver(message))
+
+    @override
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        unit = unit_of(self._home.current_place(), "a connection was closed")
+        unit.send(lambda: self.end(code, reason, was_clean=True))
+
+    def deliver(self, message: str | bytes) -> None:
+        """Hand a message to the client; close it if it does not keep up (G21)."""
+        if self._inbox.closed is None and not self._inbox.put(message):
+            self.end(TRY_AGAIN_LATER, "too many messages wait to be received", was_clean=False)
+
+    def end(self, code: int, reason: str, *, was_clean: bool) -> None:
+        """End the connection from the room's side: it is none of the room's at once."""
+        if self._inbox.closed is None:
+            self._inbox.close(ConnectionClosedError(code, reason))
+            self._home.discard(self)
+            self._tell(code, reason, was_clean=was_clean)
+
+    def hang_up(self, code: int, reason: str, *, was_clean: bool) -> None:
+        """End the connection from the client's side: it is the room's until the messages sent before are handled."""
+        if self._inbox.closed is None:
+            self._inbox.close(ConnectionClosedError(code, reason))
+            self._tell(code, reason, was_clean=was_clean)
+
+    def _tell(self, code: int, reason: str, *, was_clean: bool) -> None:
+        # A connection that never was let in does not leave either.
+        if self._accepted:
+            self._home.left(self, code, reason, was_clean)
+
+    def settle_in(self) -> None:
+        """Be let in, now that ``on_connect`` is done and safe; unless the room closed it there, which refuses it."""
+        if self._inbox.closed is None:
+            self._accepted = True
+        if self._abandoned:
+            self.hang_up(ABNORMAL, "", was_clean=False)
+
+    def abandon(self) -> None:
+        """Hear that the client has left before it was let in: the room hears of its end as soon as it has let it in."""
+        self._abandoned = True
+        if self._accepted:
+            self.hang_up(ABNORMAL, "", was_clean=False)
+
+    def add_tags(self, tags: Iterable[str]) -> None:
+        """Add the room's own tags."""
+        self._tags = self._tags.union(tags)
+
+    def forget_request(self) -> None:
+        """Let go of the host's object, when ``on_connect`` has ended."""
+        self._request = None
+
+
+def check_message(message: object) -> None:
+    """Refuse what is no message."""
+    if not isinstance(message, str | bytes):
+        error = f"a message is str or bytes, not {type(message).__name__}"
+        raise TypeError(error)
+
+
+@final
+class RoomClient(Client):
+    """The client's end of one connection, in the host's hands."""
+
+    __slots__ = ("_connection", "_deliver")
+
+    def __init__(self, connection: RoomConnection, deliver: Callable[[RoomConnection, str | bytes], Any]) -> None:
+        self._connection = connection
+        self._deliver = deliver
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Client of {self._connection!r}>"
+
+    @property
+    @override
+    def id(self) -> str:
+        return self._connection.id
+
+    @override
+    async def send(self, message: str | bytes, /) -> None:
+        check_message(message)
+        closed = self._connection.inbox.closed
+        if closed is not None:
+            raise ConnectionClosedError(closed.code, closed.reason)
+        await self._deliver(self._connection, message)
+
+    @override
+    async def receive(self) -> str | bytes:
+        return await self._connection.inbox.get()
+
+    @override
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        while True:
+            try:
+                message = await self._connection.inbox.get()
+            except ConnectionClosedError:
+                return
+            yield message
+
+    @override
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        self._connection.hang_up(code, reason, was_clean=True)
+
+
+@final
+class Connections:
+    """The connections of one room, awake or asleep."""
+
+    __slots__ = ("_open", "key", "left", "place")
+
+    def __init__(self, key: RoomKey, left: Callable[[RoomConnection, int, str, bool], None]) -> None:
+        self.key = key
+        self._open: dict[RoomConnection, None] = {}
+        self.left = left
+        """Is told when a connection that was let in has ended: with its code, its reason and whether that was clean."""
+        self.place: Place | None = None
+        """The awake room, if it is awake."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __contains__(self, connection: object) -> bool:
+        return connection in self._open
+
+    def current_place(self) -> Place:
+        """Give the awake room; raise if it sleeps, so that no event of it can be running."""
+        if self.place is None:
+            message = f"{self.key}: a connection was used while the room sleeps"
+            raise OutsideEventError(message)
+        return self.place
+
+    def add(self, connection: RoomConnection) -> None:
+        """Let a connection be one of the room's."""
+        self._open[connection] = None
+
+    def discard(self, connection: RoomConnection) -> None:
+        """Let a connection be none of the room's; harmless if it is none."""
+        self._open.pop(connection, None)
+
+    def select(self, tag: str | None = None) -> Sequence[RoomConnection]:
+        """Give the open connections, the oldest first; with ``tag``, those that have it."""
+        if tag is None:
+            return tuple(self._open)
+        return tuple(connection for connection in self._open if tag in connection.tags)
+
+    def find(self, id: str) -> RoomConnection | None:  # noqa: A002 - PartyKit's word
+        """Give the newest open connection of that id."""
+        for connection in reversed(self._open):
+            if connection.id == id:
+                return connection
+        return None
+
+    def others(self, without: Collection[str | Connection]) -> Sequence[RoomConnection]:
+        """Give the open connections but some, named by id or themselves."""
+        if not without:
+            return tuple(self._open)
+        return tuple(each for each in self._open if each not in without and each.id not in without)

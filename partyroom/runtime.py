@@ -1,0 +1,460 @@
+"""The runtime: all the rooms of one process, and the handles that reach them.
+
+Owns the life of a runtime (constructed, entered, left, entered again), its
+parties, and what a host holds to reach a room.
+
+Promises that constructing one opens nothing, that leaving it handles what was
+accepted and loses nothing that was answered, and that an error in the body of
+its ``async with`` leaves as it is (G6b).
+
+Must never run a room's code: that is the engine's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from functools import partial
+from random import Random
+from types import MappingProxyType, TracebackType
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, final
+
+import attrs
+from anyio import CancelScope, create_task_group
+from anyio.abc import TaskGroup
+from typing_extensions import Self, override
+
+from partyroom._calls import await_earlier, perform
+from partyroom._core.keys import check_limit, check_name, check_room_id, key_range
+from partyroom._core.units import CURRENT
+from partyroom._engine import Engine, Settings
+from partyroom._native import current_loop
+from partyroom._room_runner import RoomRunner, callback
+from partyroom._services import RoomFactory
+from partyroom._work import HOLDER
+from partyroom.clock import SystemClock
+from partyroom.codec import JsonCodec
+from partyroom.connections import Inbox, RoomClient, RoomConnection
+from partyroom.errors import (
+    ConnectionClosedError,
+    ConnectRejectedError,
+    NoHandlerError,
+    RuntimeClosedError,
+    RuntimeStateError,
+    UnknownPartyError,
+    WrongRoomError,
+)
+from partyroom.protocols import AlarmScheduler, Client, Clock, Codec, Party, Room, RoomHandle, StorageBackend
+from partyroom.types import KeyRange, Limits, RingReport, RoomKey, Statistics
+
+__all__ = ["Runtime"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+PAGE = 1000
+"""How many stored entries are read at a time."""
+
+
+@final
+class Runtime:
+    """All the rooms of one process: wakes, feeds, evicts and closes them.
+
+    Constructing one opens nothing, so that it may stand at the top of a module. ``async with`` opens the backend and
+    rings what is overdue; leaving refuses new events, handles what the mailboxes hold, commits it, and closes the
+    clients with 1001. It may be entered again after that, but not twice at once, and is used from the loop that entered
+    it only: anything else is a :class:`RuntimeStateError`.
+
+    ``parties`` names what stands behind each party: a :class:`Room` class, or any callable that takes the context and
+    gives a room. ``backend`` says how durable the rooms are. With ``alarms="manual"`` nothing rings but by
+    :meth:`ring_due`. An idle room sleeps after ``idle_timeout``, or earlier when more than ``max_awake`` are awake.
+    ``close_timeout`` is how long leaving waits for events to end before it ends them. ``random`` is where jitter and
+    ids come from.
+    """
+
+    def __init__(
+        self,
+        parties: Mapping[str, RoomFactory],
+        *,
+        backend: StorageBackend,
+        clock: Clock | None = None,
+        scheduler: AlarmScheduler | None = None,
+        alarms: Literal["auto", "manual"] = "auto",
+        limits: Limits | None = None,
+        codec: Codec | None = None,
+        idle_timeout: timedelta = timedelta(seconds=10),
+        max_awake: int | None = None,
+        close_timeout: timedelta = timedelta(seconds=10),
+        random: Random | None = None,
+    ) -> None:
+        if alarms not in {"auto", "manual"}:
+            message = f"alarms must be 'auto' or 'manual', not {alarms!r}"
+            raise ValueError(message)
+        if max_awake is not None and max_awake < 1:
+            message = f"max_awake must be at least 1, not {max_awake}"
+            raise ValueError(message)
+        for name, length in (("idle_timeout", idle_timeout), ("close_timeout", close_timeout)):
+            if length < timedelta():
+                message = f"{name} must not be negative, not {length}"
+                raise ValueError(message)
+        self._settings = Settings(
+            factories=dict(parties),
+            backend=backend,
+            clock=clock or SystemClock(),
+            scheduler=scheduler,
+            rings=alarms == "auto",
+            limits=limits or Limits(),
+            codec=codec or JsonCodec(),
+            idle_timeout=idle_timeout,
+            max_awake=max_awake,
+            close_timeout=close_timeout,
+            random=random or Random(),  # noqa: S311 - jitter and ids, no secrets
+            log=logging.getLogger("partyroom"),
+        )
+        self._parties = _Parties({name: _Party(self, check_name(name, 1024, "runtime", "party name")) for name in parties})
+        self._engine: Engine | None = None
+        self._tasks: TaskGroup | None = None
+        self._entered = False
+
+    @override
+    def __repr__(self) -> str:
+        state = "closed" if self._engine is None else "closing" if self._engine.closing else "open"
+        return f"<Runtime of {', '.join(self._settings.factories)}, {state}>"
+
+    # --- its life ------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            message = "this runtime is entered already"
+            raise RuntimeStateError(message)
+        self._entered = True
+        try:
+            await self._settings.backend.__aenter__()
+        except BaseException:
+            self._entered = False
+            raise
+        self._tasks = await create_task_group().__aenter__()
+        self._engine = Engine(self._settings, self._parties, current_loop(), self._tasks.start_soon)
+        self._engine.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> bool:
+        engine, tasks = self._engine, self._tasks
+        assert engine is not None
+        assert tasks is not None
+        failed = tasks.cancel_scope.cancel_called
+        try:
+            if not engine.closing:
+                with CancelScope(shield=True):
+                    await engine.close()
+            tasks.cancel_scope.shield = True
+            tasks.cancel_scope.cancel()
+            # A body's error is none of the group's, and leaves as it is (G6b), unless it is the group's own cancellation.
+            ended = await (tasks.__aexit__(exc_type, exc, traceback) if failed else tasks.__aexit__(None, None, None))
+            return failed and bool(ended)
+        finally:
+            with CancelScope(shield=True):
+                await self._settings.backend.__aexit__(None, None, None)
+            self._engine = self._tasks = None
+            self._entered = False
+            engine.work.give()
+
+    def crash(self, error: RuntimeClosedError) -> None:
+        """Stop as a killed process would, for tests: nothing more is committed, and whoever waits gets ``error``.
+
+        The ``async with`` still has to be left. See ``partyroom.testing.Harness.crash``.
+        """
+        self.engine().crash(error)
+
+    def engine(self) -> Engine:
+        """Give the running engine; raise if there is none, or none for the code that asks. For the library's own use."""
+        engine = self._engine
+        if engine is None:
+            message = "the runtime is not open: use it inside `async with`"
+            raise RuntimeClosedError(message)
+        if not engine.loop.is_running_here():
+            message = "the runtime was entered in another event loop or thread"
+            raise RuntimeStateError(message)
+        if engine.closing and HOLDER.get() is None:
+            message = "the runtime is closing"
+            raise RuntimeClosedError(message)
+        return engine
+
+    # --- what a host asks for ------------------------------------------------
+
+    @property
+    def parties(self) -> Mapping[str, Party]:
+        """The parties, by name; an unknown one is an :class:`UnknownPartyError`."""
+        return self._parties
+
+    @property
+    def limits(self) -> Limits:
+        """How large things may get (G18)."""
+        return self._settings.limits
+
+    @property
+    def codec(self) -> Codec:
+        """What turns values into bytes."""
+        return self._settings.codec
+
+    @property
+    def backend(self) -> StorageBackend:
+        """Where the rooms are stored."""
+        return self._settings.backend
+
+    async def ring_due(self, limit: int | None = None) -> RingReport:
+        """Ring what is due now, retries included, in due order, and return when all of it is committed.
+
+        At most ``limit`` alarms; what is armed again meanwhile is not among them. A handler's error stands in the
+        report. For hosts that decide themselves when alarms ring (``alarms="manual"``).
+        """
+        return await self.engine().ring_due(None if limit is None else check_limit(limit, "ring_due"))
+
+    async def next_alarm(self) -> datetime | None:
+        """Give when the next alarm is due, in UTC; ``None`` if there is none."""
+        return await self.engine().next_alarm()
+
+    async def wait_idle(self) -> None:
+        """Return when nothing is in flight: no event waits or runs, no output waits for a commit, no background task moves."""
+        if self._engine is not None:
+            await self._engine.work.wait_idle()
+
+    def is_idle(self) -> bool:
+        """Say whether nothing is in flight; a runtime that is not open has nothing."""
+        return self._engine is None or not self._engine.work.count
+
+    def describe_work(self) -> list[str]:
+        """Say what is in flight, a line each: which room, which event, whether it runs or waits."""
+        return [] if self._engine is None else self._engine.describe_work()
+
+    def statistics(self) -> Statistics:
+        """Give the figures of this moment."""
+        return self.engine().statistics()
+
+
+class _Parties(dict[str, Party]):
+    """The parties by name, for reading; a name that there is none of is said to be so."""
+
+    @override
+    def __missing__(self, name: str) -> Party:
+        raise UnknownPartyError(name, tuple(self))
+
+
+@final
+class _Party(Party):
+    """All the rooms of one kind."""
+
+    __slots__ = ("_name", "_runtime")
+
+    def __init__(self, runtime: Runtime, name: str) -> None:
+        self._runtime = runtime
+        self._name = name
+
+    @override
+    def __repr__(self) -> str:
+        return f"<party {self._name}>"
+
+    @property
+    @override
+    def name(self) -> str:
+        return self._name
+
+    @override
+    def get(self, id: str, /) -> RoomHandle:
+        room_id = check_room_id(id, self._runtime.limits.room_id_bytes, self._name)
+        return _Handle(self._runtime, RoomKey(self._name, room_id))
+
+    @override
+    async def rooms(self, *, prefix: str = "", start_after: str | None = None, limit: int = 1000) -> list[str]:
+        self._runtime.engine()
+        ids = key_range(prefix=prefix, start=None, start_after=start_after, end=None, reverse=False)
+        if ids is None:
+            return []
+        return list(await self._runtime.backend.rooms(self._name, ids, check_limit(limit, self._name)))
+
+
+@final
+class _Handle(RoomHandle):
+    """The way to one room, whether it is awake or not, and over restarts."""
+
+    __slots__ = ("_key", "_runtime")
+
+    def __init__(self, runtime: Runtime, key: RoomKey) -> None:
+        self._runtime = runtime
+        self._key = key
+
+    @override
+    def __repr__(self) -> str:
+        return f"<handle of {self._key}>"
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Handle) and (self._key, self._runtime) == (other._key, other._runtime)
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    @override
+    def id(self) -> str:
+        return self._key.id
+
+    @property
+    @override
+    def party(self) -> str:
+        return self._key.party
+
+    def _room(self) -> RoomRunner:
+        return self._runtime.engine().room(self._key)
+
+    @override
+    async def call(self, method: Callable[Concatenate[R, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        name = getattr(method, "__qualname__", repr(method))
+        result: T = await perform(self._room(), "call", name, partial(_run_method, method, args, kwargs))
+        return result
+
+    @override
+    async def request(self, request: object, /) -> Any:
+        return await perform(self._room(), "request", "on_request", partial(_run_on_request, request))
+
+    @override
+    def connect(
+        self,
+        *,
+        id: str | None = None,
+        uri: str = "",
+        tags: Iterable[str] = (),
+        state: object = None,
+        request: object = None,
+    ) -> AbstractAsyncContextManager[Client]:
+        return _Connecting(self._runtime, self._key, id, uri, tags, state, request)
+
+    @override
+    async def stored(self) -> dict[str, Any]:
+        self._runtime.engine()
+        backend, decode = self._runtime.backend, self._runtime.codec.decode
+        found: dict[str, Any] = {}
+        rows = await backend.scan(self._key, KeyRange(), PAGE)
+        while rows:
+            found.update((key, decode(data)) for key, data in rows)
+            if len(rows) < PAGE:
+                break
+            rows = await backend.scan(self._key, KeyRange(rows[-1][0] + "\0"), PAGE)
+        return found
+
+
+def _run_method(
+    method: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any], instance: Room
+) -> Awaitable[T]:
+    """Call a method by its name, so that an override wins, or a function with the room as its first argument."""
+    name = getattr(method, "__name__", "")
+    for base in type(instance).__mro__:
+        if base.__dict__.get(name) is method:
+            return getattr(instance, name)(*args, **kwargs)  # type: ignore[no-any-return]
+    owner = getattr(method, "__qualname__", "").rpartition("<locals>.")[2].rpartition(".")[0]
+    if owner:
+        message = f"{method.__qualname__} is no method of {type(instance).__qualname__}"
+        raise WrongRoomError(message)
+    return method(instance, *args, **kwargs)
+
+
+def _run_on_request(request: object, instance: Room) -> Awaitable[Any]:
+    on_request = callback(instance, "on_request")
+    if on_request is None:
+        message = f"{type(instance).__qualname__} has no on_request"
+        raise NoHandlerError(message)
+    return on_request(request)
+
+
+@final
+class _Connecting(AbstractAsyncContextManager[Client]):
+    """A client on its way in, and out again."""
+
+    __slots__ = ("_connection", "_id", "_key", "_request", "_runtime", "_state", "_tags", "_uri")
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        key: RoomKey,
+        id: str | None,  # noqa: A002 - PartyKit's word
+        uri: str,
+        tags: Iterable[str],
+        state: object,
+        request: object,
+    ) -> None:
+        self._runtime = runtime
+        self._key = key
+        self._id = id
+        self._uri = uri
+        self._tags = tuple(tags)
+        self._state = state
+        self._request = request
+        self._connection: RoomConnection | None = None
+
+    @override
+    async def __aenter__(self) -> Client:
+        room = self._runtime.engine().room(self._key)
+        connection = self._make(room)
+        try:
+            await perform(room, "connect", "on_connect", partial(room.run_on_connect, connection), connection)
+        except ConnectRejectedError:
+            raise
+        except RuntimeClosedError:
+            raise
+        except Exception as error:
+            rejected = ConnectRejectedError(1011, "on_connect failed")
+            raise rejected from error
+        except BaseException:
+            connection.abandon()
+            raise
+        closed = connection.inbox.closed
+        if closed is not None:
+            raise ConnectRejectedError(closed.code, closed.reason)
+        self._connection = connection
+        return RoomClient(connection, self._deliver)
+
+    @override
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        assert self._connection is not None
+        self._connection.hang_up(1000, "", was_clean=True)
+
+    def _make(self, room: RoomRunner) -> RoomConnection:
+        services = room.services
+        limits = services.limits
+        connection_id = f"{services.random.getrandbits(96):024x}" if self._id is None else self._id
+        connection = RoomConnection(
+            room.connections,
+            Inbox(services.loop, services.work, limits),
+            services.codec,
+            limits,
+            id=check_name(connection_id, limits.key_bytes, self._key, "connection id"),
+            uri=self._uri,
+            tags=[check_name(tag, limits.key_bytes, self._key, "tag") for tag in self._tags],
+            request=self._request,
+        )
+        if self._state is not None:
+            connection.set_state(self._state)
+        return connection
+
+    async def _deliver(self, connection: RoomConnection, message: str | bytes) -> None:
+        room = self._runtime.engine().room(self._key)
+        unit = CURRENT.get()
+        if unit is not None and unit.is_live:
+            await await_earlier(unit)
+        event = room.post_message(connection, message)
+        if event is None:
+            return
+        try:
+            await room.services.work.wait(event.reply)
+        except BaseException:
+            if not event.reply.done:
+                room.mailbox.withdraw(event)
+            raise
