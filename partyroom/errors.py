@@ -172,7 +172,10 @@ class DeadlockError(PartyroomError, RuntimeError):
 
 
 class EventTimeoutError(PartyroomError, TimeoutError):
-    """An event ran longer than ``Limits.event_timeout`` (``alarm_timeout`` for alarms). Nothing of it is stored; the instance is gone (G6)."""
+    """An event ran longer than ``Limits.event_timeout``, or an alarm than ``alarm_timeout`` (G6).
+
+    Nothing of it is stored; the instance is gone.
+    """
 
 
 class EventCancelledError(PartyroomError):

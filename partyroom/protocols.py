@@ -19,9 +19,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Concatenate, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
-
-from typing_extensions import Self
+from typing import (
+    Any,
+    Concatenate,
+    NamedTuple,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    overload,
+    runtime_checkable,
+)
 
 from partyroom.errors import CommitError
 from partyroom.types import Alarm, AlarmCursor, AlarmRow, Commit, KeyRange, RetryPolicy, RoomKey, Timer
@@ -214,7 +223,10 @@ class AlarmScheduler(Protocol):
         ...
 
     async def run(
-        self, wake: Callable[[RoomKey], None], upcoming: Callable[[Upcoming | None, int], Awaitable[Sequence[Upcoming]]], /
+        self,
+        wake: Callable[[RoomKey], None],
+        upcoming: Callable[[Upcoming | None, int], Awaitable[Sequence[Upcoming]]],
+        /,
     ) -> None:
         """Call ``wake(room)`` when a room's next alarm is due, until cancelled.
 
@@ -352,7 +364,9 @@ class Storage(Protocol):
         """Give when the alarm of that name rings next, in UTC; ``None`` if it does not, so never a time that will not ring (G10)."""
         ...
 
-    async def set_alarm(self, when: datetime | timedelta, /, *, name: str | None = None, payload: object = None) -> None:
+    async def set_alarm(
+        self, when: datetime | timedelta, /, *, name: str | None = None, payload: object = None
+    ) -> None:
         """Set the alarm of that name, replacing the one there is (G10).
 
         ``when`` is an aware ``datetime`` in any zone, or a ``timedelta`` from now; the past rings at once. ``payload``
