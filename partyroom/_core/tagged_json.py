@@ -312,7 +312,9 @@ class _Zone(Protocol):
 
     key: str | None
 
-    def __init__(self, key: str, /) -> None: ...
+    def __init__(self, key: str, /) -> None:
+        """Find the zone of a key."""
+        ...
 
 
 def _late(module: str, name: str) -> Callable[[object], object]:
