@@ -166,6 +166,17 @@ async def test_a_task_is_itself_and_no_other() -> None:
     assert here is not others[0]
 
 
+async def test_code_in_the_loop_is_told_from_code_elsewhere() -> None:
+    loop = current_loop()
+
+    async def in_another_loop() -> bool:
+        return loop.is_running_here()
+
+    assert loop.is_running_here()
+    assert not await run_sync(loop.is_running_here)
+    assert not await run_sync(anyio.run, in_another_loop)
+
+
 async def test_the_token_is_the_loops() -> None:
     assert current_token() == current_loop().token == current_loop().token
 
