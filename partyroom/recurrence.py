@@ -58,7 +58,7 @@ def _check_grace(instance: object, attribute: attrs.Attribute[timedelta | None],
 def _check_zone(_: object, attribute: attrs.Attribute[str], value: object) -> None:
     try:
         # A str is asked for, because the definition is stored: zones have no other name in common.
-        known = isinstance(value, str) and ZoneInfo(value) is not None
+        known = isinstance(value, str) and bool(ZoneInfo(value))
     except (KeyError, ValueError, OSError):
         known = False
     if not known:
@@ -84,9 +84,9 @@ def _check_expression(_: object, __: attrs.Attribute[str], value: object) -> Non
         raise InvalidRecurrenceError(message)
 
 
-def _collapse(value: object) -> object:
-    """Make expressions that differ in white space only equal."""
-    return " ".join(value.split()) if isinstance(value, str) else value
+def _collapse(value: str) -> str:
+    """Make expressions that differ in white space only equal; what is no text is left for the validator."""
+    return " ".join(value.split()) if type(value) is str else value
 
 
 def load_cronsim() -> Any:  # noqa: ANN401 - a module of an extra, which need not be there

@@ -68,7 +68,8 @@ class AlarmRecord(NamedTuple):
 
     def encode(self) -> bytes:
         """Give the bytes for a row."""
-        header = b'{"id":"%b"}' % self.id.encode() if self[2:] == USUAL else self._header()
+        usual = self[2:] == USUAL and self.id.isalnum()
+        header = b'{"id":"%b"}' % self.id.encode() if usual else self._header()
         return header if self.payload is None else header + LINE_FEED + self.payload
 
     def _header(self) -> bytes:
