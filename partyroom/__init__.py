@@ -1,7 +1,168 @@
-"""Stateful rooms for any Python program: one event at a time, durable state, and alarms that wake them."""
-from partyroom.errors import *
-from partyroom.types import *
-from partyroom.protocols import *
+"""Stateful rooms for any Python program: one event at a time, durable state, and alarms that wake them.
+
+The face of the library: everything that a program imports, but the backends
+(:mod:`partyroom.backends.memory`, :mod:`partyroom.backends.file`), what a host
+mounts (:mod:`partyroom.asgi`, :mod:`partyroom.blocking`) and the testing kit
+(:mod:`partyroom.testing`).
+
+The map of the house, from the ground up; an import only ever points down:
+
+- ``errors``, ``types``, ``recurrence``: the words. ``protocols``: the contracts, to be read from top to bottom.
+- ``_core``: decisions without input and output: keys, layers of writes, the read cache, the mailbox, the output gate,
+  the order of alarms, retries, recurrences.
+- ``_native``, ``_work``, ``_timers``, ``_workers``, ``_committer``, ``_room_clock``, ``_room_state``, ``_room_storage``,
+  ``_alarm_loop``, ``connections``, ``clock``, ``codec``, ``backends``: effects, one each.
+- ``_services``, ``_calls``, ``_room_context``, ``_room_runner``: one awake room, one event at a time.
+- ``_engine``, ``runtime``: who is awake, and the handles that reach them.
+
+A message: ``runtime`` handle -> ``_room_runner`` event -> the author's Room -> ``_room_storage`` put -> ``_core.units``
+layer -> the handler returns, the event is sealed -> ``_committer`` -> the backend's ``commit`` -> ``_core.output_gate``
+-> reply and messages leave.
+
+An alarm: ``_room_storage`` set_alarm, in the event's own commit -> ``_alarm_loop`` is told -> ``_core.alarm_queue`` ->
+``clock`` sleep_until -> ``_engine`` wakes the room -> ``_room_runner`` -> ``Room.on_alarm`` -> returned: gone in the
+handler's own commit; raised: ``_core.retry``.
+
+Must never load what a program did not ask for: no event loop, no SQLite, no testing kit.
+"""
+
+from __future__ import annotations
+
 from partyroom.clock import SystemClock
 from partyroom.codec import JsonCodec
+from partyroom.errors import (
+    AlarmTimeError,
+    BackendClosedError,
+    BackendCorruptError,
+    BackendError,
+    BackendFullError,
+    BackendLockedError,
+    BackendReadOnlyError,
+    BackendVersionError,
+    ClockStalledError,
+    CommitError,
+    ConnectionClosedError,
+    ConnectRejectedError,
+    DeadlockError,
+    DecodeError,
+    EndlessTimersError,
+    EventCancelledError,
+    EventTimeoutError,
+    FencedError,
+    InvalidKeyError,
+    InvalidRecurrenceError,
+    InvalidRoomIdError,
+    LimitExceededError,
+    MissingExtraError,
+    NoHandlerError,
+    NotStorableError,
+    OutsideEventError,
+    PartyroomError,
+    RoomAbortedError,
+    RoomBrokenError,
+    RuntimeClosedError,
+    RuntimeCrashedError,
+    RuntimeStateError,
+    UnknownPartyError,
+    WrongRoomError,
+)
+from partyroom.protocols import (
+    AlarmScheduler,
+    Client,
+    Clock,
+    Codec,
+    Connection,
+    Party,
+    Room,
+    RoomClock,
+    RoomContext,
+    RoomHandle,
+    Storage,
+    StorageBackend,
+    TaskGroup,
+    Upcoming,
+)
+from partyroom.recurrence import Cron, Every
 from partyroom.runtime import Runtime
+from partyroom.types import (
+    Alarm,
+    AlarmCursor,
+    AlarmRow,
+    Commit,
+    KeyRange,
+    Limits,
+    RetryPolicy,
+    RingFailure,
+    RingReport,
+    RoomKey,
+    Statistics,
+    Timer,
+)
+
+__all__ = [
+    "Alarm",
+    "AlarmCursor",
+    "AlarmRow",
+    "AlarmScheduler",
+    "AlarmTimeError",
+    "BackendClosedError",
+    "BackendCorruptError",
+    "BackendError",
+    "BackendFullError",
+    "BackendLockedError",
+    "BackendReadOnlyError",
+    "BackendVersionError",
+    "Client",
+    "Clock",
+    "ClockStalledError",
+    "Codec",
+    "Commit",
+    "CommitError",
+    "ConnectRejectedError",
+    "Connection",
+    "ConnectionClosedError",
+    "Cron",
+    "DeadlockError",
+    "DecodeError",
+    "EndlessTimersError",
+    "EventCancelledError",
+    "EventTimeoutError",
+    "Every",
+    "FencedError",
+    "InvalidKeyError",
+    "InvalidRecurrenceError",
+    "InvalidRoomIdError",
+    "JsonCodec",
+    "KeyRange",
+    "LimitExceededError",
+    "Limits",
+    "MissingExtraError",
+    "NoHandlerError",
+    "NotStorableError",
+    "OutsideEventError",
+    "Party",
+    "PartyroomError",
+    "RetryPolicy",
+    "RingFailure",
+    "RingReport",
+    "Room",
+    "RoomAbortedError",
+    "RoomBrokenError",
+    "RoomClock",
+    "RoomContext",
+    "RoomHandle",
+    "RoomKey",
+    "Runtime",
+    "RuntimeClosedError",
+    "RuntimeCrashedError",
+    "RuntimeStateError",
+    "Statistics",
+    "Storage",
+    "StorageBackend",
+    "SystemClock",
+    "TaskGroup",
+    "Timer",
+    "UnknownPartyError",
+    "Upcoming",
+    "WrongRoomError",
+]
