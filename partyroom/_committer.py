@@ -221,6 +221,9 @@ class Committer:
             return group
         again = []
         for batch, error in zip(group, answers, strict=True):
+            if batch.release:
+                # The room sleeps, or has been claimed anew since: either way the old claim has ended.
+                continue
             if error is None:
                 batch.room.stored(batch.number)
             elif batch.parts is not None:
@@ -231,6 +234,9 @@ class Committer:
 
     async def _ask_apart(self, batch: _Batch) -> None:
         """Try a batch again alone, its events one by one and in order, up to the first that is refused."""
+        if batch.release:
+            await self._ask_one(batch)
+            return
         for part in batch.split():
             error = await self._ask_one(part)
             if error is not None:
