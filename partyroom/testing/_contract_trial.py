@@ -22,7 +22,7 @@ from partyroom.errors import BrokenContractError, CommitError
 from partyroom.protocols import StorageBackend
 from partyroom.types import AlarmRow, Commit, KeyRange, RoomKey
 
-__all__ = ["ALL", "EVERYTHING", "Hooks", "Trial", "checkpoints", "judged", "rows", "together"]
+__all__ = ["ALL", "EVERYTHING", "Hooks", "Trial", "checkpoints", "judged", "together"]
 
 ALL: Final = 2**31 - 1
 """A limit above everything that a case stores."""
@@ -220,11 +220,6 @@ async def checkpoints(number: int) -> None:
     """Let the others run so many times."""
     for _ in range(number):
         await checkpoint()
-
-
-def rows(room: RoomKey, **due: int | None) -> dict[str, AlarmRow | None]:
-    """Make alarms of a room by name, each with its due time and bytes of its own; without a due time it is parked."""
-    return {name: AlarmRow(room, name, when, f"{name} at {when}".encode()) for name, when in due.items()}
 
 
 def _the_store(entered: object) -> str:

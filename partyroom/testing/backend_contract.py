@@ -14,69 +14,31 @@ slow, and may keep its data in any form.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
-from functools import cache, partial
-from inspect import cleandoc
-from itertools import count, pairwise
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Final, TypeVar
-
-import anyio
-from anyio import CancelScope, create_task_group
-
-from partyroom.errors import BackendClosedError, BackendError, BrokenContractError, CommitError, FencedError
-from partyroom.protocols import StorageBackend
-from partyroom.testing._contract_sequences import Operation, Run, make_sequence, shorten
-from partyroom.testing._contract_trial import ALL, EVERYTHING, Trial, checkpoints, judged, rows, together
-from partyroom.types import AlarmCursor, AlarmRow, Commit, KeyRange, Limits, RoomKey
+from partyroom.testing._contract_alarms import AlarmCases
+from partyroom.testing._contract_commits import CommitCases
+from partyroom.testing._contract_fences import FenceCases
+from partyroom.testing._contract_generated import GeneratedCases
+from partyroom.testing._contract_life import LifeCases
+from partyroom.testing._contract_reads import ReadCases
 
 __all__ = ["BackendContract"]
 
-C = TypeVar("C", bound="BackendContract")
 
-A: Final = RoomKey("party", "a")
-B: Final = RoomKey("party", "b")
+class BackendContract(LifeCases, CommitCases, ReadCases, AlarmCases, FenceCases, GeneratedCases):
+    """Judges a backend: subclass it, give it ``make_backend``, and have pytest or unittest run it.
 
-ODD_TEXTS: Final = (
-    *("", "\0", "\0\0", "\0a", "a", "a\0", "a\0\0", "a\0b", "aa", "A", "AA", "b"),
-    *(" ", " a", "a ", "\n", "\t", "%", "_", "a%", "a_", "*", "?", "'", '"', "\\", "/", "..", ":", ";", "--", "\x7f", "\x80"),
-    *("0", "00", "1", "01", "1.0", "-1", "null", "None", "True"),
-    # Equal to some after a change of case, or once composed.
-    *("é", "e\u0301", "É", "ß", "ss", "\u0130", "i", "\u212b", "\u00e5", "\ufb01", "fi", "\u200b", "\ufeff"),
-    # In UTF-16, what begins at U+10000 comes before what begins at U+E000.
-    *("\u07ff", "\u0800", "\ud7ff", "\ue000", "\uffff", "\U00010000", "\U0001f600", "\U0001f600a", "\U0010ffff"),
-)
-"""Texts that stores have been seen to mix up, drop, or put in a wrong order."""
+    ::
 
-ODD_BYTES: Final = (b"", b"\0", b"\0\0", bytes(range(256)), b"\xff\xfe", b"\x80", b"text", b"1", b"1.0", b"null", b"a\r\nb ")
-"""Values that stores have been seen to change."""
+        class TestMyBackend(BackendContract):          # for unittest: (BackendContract, unittest.TestCase)
+            def make_backend(self) -> StorageBackend:
+                return MyBackend(self.folder / "data")
 
-ODD_ROOMS: Final = (
-    *(RoomKey("party", "a"), RoomKey("part", "ya"), RoomKey("party", "aa"), RoomKey("party", "a\0"), RoomKey("party", "A")),
-    *(RoomKey("party/a", "b"), RoomKey("party", "a/b"), RoomKey("party:a", "b"), RoomKey("party", "a:b")),
-    *(RoomKey("party\0", "a"), RoomKey("party", "\0a"), RoomKey("Party", "a"), RoomKey("party", "\U0001f600")),
-)
-"""Rooms whose names run into each other if they are put together carelessly."""
+    Every ``test_`` method judges one clause, on a new store on each of ``loops``; what is broken is told by a
+    :class:`~partyroom.errors.BrokenContractError`. ``make_backend`` makes a new, empty store and opens nothing.
 
-EARLIEST: Final = -62_135_596_800_000_000
-"""0001-01-01, the first time that a ``datetime`` can tell."""
-LATEST: Final = 253_402_300_799_999_999
-"""9999-12-31, the last one."""
-
-ROUNDS: Final = 10
-"""How often two things that run at the same time are tried, in so many ways of going on in turn."""
-
-
-def _case(judge: Callable[[C, Trial], Awaitable[None]]) -> Callable[[C], None]:
-    """Make of a case the method that runs it on each loop. Its docstring is the clause that it judges."""
-
-    def test(self: C) -> None:
-        self.judge(test.__name__, test.__doc__, partial(judge, self))
-
-    # Not functools.wraps: pytest would look through it and take the trial for a fixture.
-    test.__name__ = vars(judge).get("__name__") or getattr(judge, "__name__", "test")
-    test.__doc__ = judge.__doc__
-    return test
+    What else may be given, if the store has it: ``reopen(backend)``, a store of the data of one that was left, if that
+    is another object; ``crash(backend)``, a store of what a process that died now would leave; ``fault(backend)``, a
+    context manager in which every commit fails. ``longest_key``, ``longest_id`` and ``longest_value`` are lowered by a
+    store that takes less than the default :class:`~partyroom.Limits`, and ``sequences`` and ``steps`` raised for a
+    longer search from ``seed`` on.
+    """
