@@ -85,14 +85,16 @@ class AlarmLoop(AlarmScheduler):
             due = None
         queue.change(room, due)
         if self._target is not None:
-            # Also when nothing is due earlier than before: who looks at a clock shall see no sleeper without a reason.
-            if queue.first() is not self._target:
-                self._get_up()
+            # What was moved later, or deleted, does not wake the sleeper: it looks again when it wakes anyway, and
+            # rooms that put their alarm off with every event would cost a cancelled sleep each time.
+            if due is not None and (due, room) < self._target:
                 self._target = None
+                self._get_up()
                 self._sleep.cancel()
-        elif self._parked is not None and not self._is_up and self._has_work():
+        elif self._parked is not None and self._has_work():
+            parked, self._parked = self._parked, None
             self._get_up()
-            self._parked.set(None)
+            parked.set(None)
 
     def _has_work(self) -> bool:
         return self._next() is not None or self._queue.is_dry
@@ -125,9 +127,9 @@ class AlarmLoop(AlarmScheduler):
                 if self._queue.is_dry:
                     await self._read_on(upcoming)
                 elif self._next() is None:
-                    self._parked = one_shot()
+                    parked = self._parked = one_shot()
                     self._lie_down()
-                    await self._parked.wait()
+                    await parked.wait()
                 else:
                     with CancelScope() as self._sleep:
                         await self._ring(wake)
@@ -146,6 +148,8 @@ class AlarmLoop(AlarmScheduler):
                 # A change came between the clock's ring and this task's turn: the scope is cancelled.
                 return
             self._target = None
+            if not self._queue.is_live(place):
+                continue
             wake(self._queue.take())
             rung += 1
             if not rung % TURN:

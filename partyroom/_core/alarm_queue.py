@@ -16,9 +16,10 @@ stored, and read again before its time has come.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heappop, heappush
 from typing import Final, TypeAlias, final
 
 from partyroom.protocols import Upcoming
@@ -27,10 +28,21 @@ from partyroom.types import RoomKey
 __all__ = ["AlarmQueue", "Place"]
 
 Place: TypeAlias = tuple[datetime, RoomKey]
-"""A room's place in the order of waking."""
+"""Where a room stands in the order of waking."""
 
 SPARE: Final = 64
-"""A heap with fewer dead entries than this is never worth cleaning."""
+"""So many dead places more than live ones are never worth cleaning."""
+
+
+class _Held:
+    """A room that is held."""
+
+    __slots__ = ("due", "place")
+
+    def __init__(self, due: datetime, place: Place) -> None:
+        self.due = due
+        self.place = place
+        """Where it stands: at its due time or before it. Moving it later, the usual thing, only changes ``due``."""
 
 
 @final
@@ -40,23 +52,14 @@ class AlarmQueue:
     A room that was taken is *waking* until the next :meth:`change` of it, and does not come out again before.
     """
 
-    __slots__ = (
-        "_complete",
-        "_cursor",
-        "_due",
-        "_entries",
-        "_heap",
-        "_horizon",
-        "_lookahead",
-        "_touched",
-        "_waking",
-    )
+    __slots__ = ("_complete", "_cursor", "_heap", "_held", "_horizon", "_run", "_touched", "_waking", "lookahead")
 
     def __init__(self, lookahead: int) -> None:
-        self._lookahead = lookahead
-        self._due: dict[RoomKey, datetime] = {}
-        # A room stands in the heap at its due time or earlier: moving it later, the usual thing, leaves the heap alone.
-        self._entries: dict[RoomKey, datetime] = {}
+        self.lookahead = lookahead
+        """How many alarms to read at once; up to twice as many are held for a while."""
+        self._held: dict[RoomKey, _Held] = {}
+        # What was read comes in order, and leaves at the front of a run; a heap is for what was changed since.
+        self._run: deque[Place] = deque()
         self._heap: list[Place] = []
         self._waking: set[RoomKey] = set()
         self._horizon: Place | None = None
@@ -65,12 +68,12 @@ class AlarmQueue:
         self._touched: set[RoomKey] | None = None
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._held)
 
     @property
     def size(self) -> int:
-        """How many entries use memory, those of moved and deleted alarms included."""
-        return len(self._heap)
+        """How many places use memory, those that moved and deleted alarms have left included."""
+        return len(self._heap) + len(self._run)
 
     @property
     def waking(self) -> int:
@@ -84,23 +87,35 @@ class AlarmQueue:
 
         The same object as before, if nothing came before it meanwhile.
         """
-        heap = self._heap
-        while heap:
-            place = heap[0]
-            due, room = place
-            if self._entries.get(room) is not due:
-                heappop(heap)
-            elif self._due[room] != due:
-                self._entries[room] = self._due[room]
-                heapreplace(heap, (self._due[room], room))
-            else:
-                return place if self._covers(place) else None
-        return None
+        run, heap = self._run, self._heap
+        while run and not self.is_live(run[0]):
+            run.popleft()
+        while heap and not self.is_live(heap[0]):
+            heappop(heap)
+        if not run:
+            place = heap[0] if heap else None
+        else:
+            place = heap[0] if heap and heap[0] < run[0] else run[0]
+        return None if place is None or not self._covers(place) else place
+
+    def is_live(self, place: Place) -> bool:
+        """Say whether a room stands here and is due now; one that is due later is moved to where it belongs."""
+        held = self._held.get(place[1])
+        if held is None or held.place is not place:
+            return False
+        if held.due == place[0]:
+            return True
+        self._place(held, place[1])
+        return False
 
     def take(self) -> RoomKey:
         """Take out the room that :meth:`first` gave: it is waking from now on."""
-        _, room = heappop(self._heap)
-        del self._due[room], self._entries[room]
+        place = self._run[0] if self._run else None
+        if place is None or (self._heap and self._heap[0] < place):
+            _, room = heappop(self._heap)
+        else:
+            _, room = self._run.popleft()
+        del self._held[room]
         self._waking.add(room)
         return room
 
@@ -123,27 +138,33 @@ class AlarmQueue:
         if self._touched is not None:
             self._touched.add(room)
         if due is None:
-            self._due.pop(room, None)
-            self._entries.pop(room, None)
-            return
-        self._put(room, due)
-        if len(self._due) > 2 * self._lookahead:
-            self._trim()
+            self._held.pop(room, None)
+        else:
+            self._put(room, due)
 
     def _put(self, room: RoomKey, due: datetime) -> None:
-        self._due[room] = due
-        entry = self._entries.get(room)
-        if entry is not None and entry <= due:
-            return
-        self._entries[room] = due
-        heappush(self._heap, (due, room))
-        if len(self._heap) > 2 * len(self._due) + SPARE:
+        held = self._held.get(room)
+        if held is None:
+            held = self._held[room] = _Held(due, (due, room))
+            heappush(self._heap, held.place)
+        else:
+            held.due = due
+            if due < held.place[0]:
+                self._place(held, room)
+        if self.size > 2 * len(self._held) + SPARE:
             self._rebuild()
+        if len(self._held) > 2 * self.lookahead:
+            self._trim()
+
+    def _place(self, held: _Held, room: RoomKey) -> None:
+        held.place = (held.due, room)
+        heappush(self._heap, held.place)
 
     def _rebuild(self) -> None:
-        self._heap = [(due, room) for room, due in self._due.items()]
-        heapify(self._heap)
-        self._entries = dict(self._due)
+        """Begin anew with one run in order."""
+        self._run = deque(sorted((held.due, room) for room, held in self._held.items()))
+        self._heap = []
+        self._held = {place[1]: _Held(place[0], place) for place in self._run}
 
     def _trim(self) -> None:
         """Keep the nearest half, and see less far.
@@ -151,11 +172,11 @@ class AlarmQueue:
         Rooms that answered with something else than what is stored may be among those that are dropped. Hence the
         next read begins at the beginning, and one that is under way is worth nothing.
         """
-        nearest = sorted((due, room) for room, due in self._due.items())[: self._lookahead]
-        self._due = {room: due for due, room in nearest}
         self._rebuild()
-        if self._covers(nearest[-1]):
-            self._horizon = nearest[-1]
+        while len(self._run) > self.lookahead:
+            del self._held[self._run.pop()[1]]
+        if self._covers(self._run[-1]):
+            self._horizon = self._run[-1]
         self._complete = False
         self._cursor = None
         self._touched = None
@@ -167,11 +188,6 @@ class AlarmQueue:
         """Whether nothing is left up to the horizon, while there may be more behind it: time to read on."""
         return not self._complete and self._touched is None and self.first() is None
 
-    @property
-    def lookahead(self) -> int:
-        """How many alarms to read at once."""
-        return self._lookahead
-
     def begin_reading(self) -> Upcoming | None:
         """Give the place to read on from, exclusive; from now on, changes win over what is read."""
         self._touched = set()
@@ -182,15 +198,22 @@ class AlarmQueue:
         if self._touched is None:
             return
         known, self._touched = self._touched | self._waking, None
-        self._complete = len(found) < self._lookahead
+        self._complete = len(found) < self.lookahead
         if not self._complete:
             self._cursor = found[-1]
             self._horizon = (found[-1].due, found[-1].room)
+        held = self._held
+        places: list[Place] = []
         for due, room, _ in found:
             # A room's first alarm counts, and what is known of it is newer than what was read.
-            if room not in known and room not in self._due:
-                self._put(room, due)
-        if len(self._due) > 2 * self._lookahead:
+            if room not in held and room not in known:
+                place = (due, room)
+                held[room] = _Held(due, place)
+                places.append(place)
+        # Nothing that was held is due before these, up to the old horizon; what is held beyond it goes to the heap.
+        self._heap = sorted([*self._heap, *self._run])
+        self._run = deque(places)
+        if len(held) > 2 * self.lookahead:
             self._trim()
 
     def abandon_reading(self) -> None:
