@@ -27,7 +27,7 @@ from anyio import CancelScope
 from partyroom._alarm_loop import AlarmLoop
 from partyroom._committer import Committer
 from partyroom._core.instants import from_micros, to_micros
-from partyroom._core.units import Event
+from partyroom._core.units import CURRENT, Event
 from partyroom._native import Loop, OneShot
 from partyroom._room_clock import ClockParts, microseconds
 from partyroom._room_runner import RoomRunner
@@ -80,6 +80,8 @@ class Engine(Keeper):
         self._parties = parties
         self._start_task = start_task
         self._context: Context = copy_context()
+        # Set once, so that a worker's context is the same before and after an event.
+        self._context.run(CURRENT.set, None)
         self._rooms: dict[RoomKey, RoomRunner] = {}
         self._connections: dict[RoomKey, Connections] = {}
         self._idle: dict[RoomRunner, int] = {}
