@@ -21,7 +21,7 @@ from typing import Final, Literal
 from partyroom.backends._sqlite_faults import faults_of
 from partyroom.errors import BackendCorruptError, BackendError, BackendVersionError
 
-__all__ = ["APPLICATION_ID", "VERSION", "Durability", "open_reader", "open_writer"]
+__all__ = ["APPLICATION_ID", "VERSION", "Durability", "connect", "open_reader", "open_writer"]
 
 Durability = Literal["full", "normal"]
 
@@ -31,21 +31,21 @@ APPLICATION_ID: Final = 0x50_52_4F_4D
 BUSY_SECONDS: Final = 5.0
 """How long a write waits for another program that has the file locked, such as a shell left open in a transaction."""
 
-# A room's entries hang on its number, so that all of them can be dropped by giving up the number. Entries lie in the
-# order in which they were first put, with an index beside them: three times as fast to fill as a table clustered by
-# room and key, no slower to read, and large values cost no more than their size. Alarms carry their room's texts, for
-# that is the order in which they are asked for: by due time, then room, then name, without a sort.
+# A room's entries hang on its number, so that all of them can be given up at once: the row in rooms loses its names,
+# keeps the number from being used again, and goes when the last entry has been swept away. Entries lie in the order in
+# which they were first put, with an index beside them: three times as fast to fill as a table clustered by room and
+# key, no slower to read, and large values cost no more than their size. Alarms carry their room's texts, for that is
+# the order in which they are asked for: by due time, then room, then name, without a sort.
 _VERSION_1: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY) WITHOUT ROWID",
     "INSERT INTO meta VALUES ('epoch', 0)",
-    "CREATE TABLE rooms (number INTEGER PRIMARY KEY, party TEXT NOT NULL, id TEXT NOT NULL, UNIQUE (party, id))",
+    "CREATE TABLE rooms (number INTEGER PRIMARY KEY, party TEXT, id TEXT, UNIQUE (party, id))",
     "CREATE TABLE entries (place INTEGER PRIMARY KEY, room INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,"
     " UNIQUE (room, key))",
     "CREATE TABLE alarms (party TEXT, id TEXT, name TEXT, due INTEGER, data BLOB NOT NULL,"
     " PRIMARY KEY (party, id, name)) WITHOUT ROWID",
     "CREATE INDEX alarms_due ON alarms (due, party, id, name) WHERE due IS NOT NULL",
     "CREATE INDEX alarms_parked ON alarms (party, id, name) WHERE due IS NULL",
-    "CREATE TABLE given_up (number INTEGER PRIMARY KEY)",
 )
 
 
@@ -67,7 +67,7 @@ def open_writer(path: str, durability: Durability) -> tuple[sqlite3.Connection, 
     An epoch is higher than at any opening before.
     """
     with faults_of(path):
-        connection = _connect(path)
+        connection = connect(path)
         try:
             version = _check(connection, path)
             if not version:
@@ -88,12 +88,13 @@ def open_writer(path: str, durability: Durability) -> tuple[sqlite3.Connection, 
 def open_reader(path: str) -> sqlite3.Connection:
     """Open one more connection, for reading only."""
     with faults_of(path):
-        connection = _connect(path)
+        connection = connect(path)
         connection.execute("PRAGMA query_only = ON")
     return connection
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def connect(path: str) -> sqlite3.Connection:
+    """Open one more connection."""
     return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
 
 

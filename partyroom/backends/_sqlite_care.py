@@ -1,0 +1,138 @@
+"""The care for a file, in small pieces between groups of commits.
+
+Owns what is done for a file besides reading and writing rooms: entries of
+cleared rooms are swept away, free space is given back, and the log is moved
+into the file before it grows large.
+
+Promises that a piece takes about a millisecond, which is all that a group may
+have to wait for; that a crash in the middle leaves only more to do; and that
+the log stays bounded under any load.
+
+Must never change what a reader sees.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, suppress
+from threading import Thread
+from typing import Final, final
+
+from partyroom.backends._sqlite_faults import faults_of
+from partyroom.backends._sqlite_schema import Durability, connect
+from partyroom.errors import BackendError
+
+__all__ = ["FileCare"]
+
+LOG_PAGES: Final = 16_384
+"""From how many pages (64 MB) of log on the writer itself moves what is left of it, so that it begins anew."""
+LOG_BYTES: Final = 32 * 1024 * 1024
+"""After how many bytes of writes, at most, the log is moved beside the writer, who then has little left to move."""
+ROW_BYTES: Final = 2 * 4096
+"""What a small row may add to the log: a page of the table and one of its index."""
+
+SWEEP_ROWS: Final = 100
+"""How many entries of cleared rooms are swept away at once."""
+VACUUM_PAGES: Final = 64
+"""How many free pages are given back at once."""
+DELETIONS: Final = 64
+"""After how many deletions it is looked whether there is space to give back."""
+SPARE_PAGES: Final = 256
+"""How many free pages (1 MB) a file may keep in any case."""
+
+_CLEARED: Final = "SELECT number FROM rooms WHERE party IS NULL LIMIT 1"
+# A script is one call, however many rows there are, as a group of commits is, and for the same reason.
+_SWEEP: Final = f"""
+    DELETE FROM entries WHERE place IN (SELECT place FROM entries WHERE room = ({_CLEARED}) LIMIT {SWEEP_ROWS});
+    DELETE FROM rooms WHERE number = ({_CLEARED}) AND NOT EXISTS (SELECT 1 FROM entries WHERE room = number);
+"""  # noqa: S608 - constants only
+_VACUUM: Final = f"PRAGMA incremental_vacuum({VACUUM_PAGES})"
+
+
+@final
+class FileCare:
+    """What a file needs; used from the writer thread only."""
+
+    def __init__(self, connection: sqlite3.Connection, path: str, durability: Durability) -> None:
+        self._connection = connection
+        self._path = path
+        self._durability: Durability = durability
+        connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {2 * LOG_BYTES}")
+        self._written = 0
+        """How many bytes the log may have grown by since it was moved."""
+        self._mover: Thread | None = None
+        # An earlier opening may have left something to do.
+        self._sweeping = True
+        self._deleted = DELETIONS
+        self._vacuuming = False
+
+    def note(self, *, rows: int, size: int, deleted: int, cleared: bool) -> None:
+        """Hear what was written: how many rows, bytes of values, deletions, and whether rooms were cleared."""
+        self._written += rows * ROW_BYTES + size
+        self._deleted += deleted
+        self._sweeping = self._sweeping or cleared
+
+    def piece(self) -> bool:
+        """Do one small piece of what there is to do; say whether there is more."""
+        try:
+            with faults_of(self._path):
+                self._move_log()
+                return self._sweep() or self._vacuum()
+        except BackendError:
+            # The next commit meets the same fault, and tells of it. This can wait until the fault is gone.
+            return False
+
+    def end(self) -> None:
+        """Let go of the file."""
+        if self._mover is not None:
+            self._mover.join()
+
+    def _sweep(self) -> bool:
+        """Sweep away some entries of rooms that were cleared."""
+        if not self._sweeping:
+            return False
+        before = self._connection.total_changes
+        self._run_lazily(_SWEEP)
+        if self._connection.total_changes == before:
+            self._sweeping = False
+            self._deleted += DELETIONS
+        return True
+
+    def _vacuum(self) -> bool:
+        """Give back some space, if a quarter of the file is free, and then until a sixteenth is."""
+        if self._deleted < DELETIONS and not self._vacuuming:
+            return False
+        self._deleted = 0
+        (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
+        self._vacuuming = free > max(SPARE_PAGES, pages // (16 if self._vacuuming else 4))
+        if self._vacuuming:
+            self._run_lazily(_VACUUM)
+        return self._vacuuming
+
+    def _run_lazily(self, script: str) -> None:
+        """Run a script without waiting for the disk: it may be lost, and is then done again."""
+        self._connection.execute("PRAGMA synchronous = normal")
+        try:
+            self._connection.executescript(script)
+        finally:
+            self._connection.execute(f"PRAGMA synchronous = {self._durability}")
+
+    def _move_log(self) -> None:
+        """Have the log moved into the file beside the writer, who goes on meanwhile.
+
+        What was written while it was moved keeps the log from beginning anew: that is left to the writer, who does it
+        by itself from a size on, and finds little to do then.
+        """
+        if self._written < LOG_BYTES or (self._mover is not None and self._mover.is_alive()):
+            return
+        self._written = 0
+        self._mover = Thread(target=_move_log, args=(self._path,), name="partyroom-log", daemon=True)
+        self._mover.start()
+
+
+def _move_log(path: str) -> None:
+    # If it fails, the log grows on, and the writer's commits are what tells of a fault.
+    with suppress(sqlite3.Error), closing(connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
