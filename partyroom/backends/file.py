@@ -18,10 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
+from anyio import to_thread
 from typing_extensions import override
 
 from partyroom._native import current_loop
 from partyroom.backends._group_commit import GroupWriter
+from partyroom.backends._sqlite_backup import write_backup
 from partyroom.backends._sqlite_reader import SqliteReader
 from partyroom.backends._sqlite_schema import Durability
 from partyroom.backends._sqlite_writer import SqliteWriter
@@ -50,8 +52,7 @@ class FileBackend(StorageBackend):
 
     def __init__(self, path: str | os.PathLike[str], *, durability: Durability = "full") -> None:
         if durability not in {"full", "normal"}:
-            message = f"durability must be 'full' or 'normal', not {durability!r}"
-            raise ValueError(message)
+            raise ValueError(f"durability must be 'full' or 'normal', not {durability!r}")
         self._path = Path(path).absolute()
         self._durability: Durability = durability
         self._opened: _OpenFile | None = None
@@ -63,11 +64,10 @@ class FileBackend(StorageBackend):
     @override
     async def __aenter__(self) -> Self:
         if self._opened is not None:
-            message = f"{self._path} is open already: a store belongs to one runtime at a time"
-            raise BackendError(message)
+            raise BackendError(f"{self._path} is open already: a store belongs to one runtime at a time")
         self._opened = opened = _OpenFile(self._path, self._durability)
         try:
-            await opened.writer.start()
+            await opened.start()
         except BaseException:
             self._opened = None
             raise
@@ -79,8 +79,7 @@ class FileBackend(StorageBackend):
     ) -> None:
         opened, self._opened = self._opened, None
         if opened is not None and opened.pid == os.getpid():
-            opened.reader.close()
-            await opened.writer.stop()
+            await opened.stop()
 
     @override
     async def claim(self, room: RoomKey, /) -> int:
@@ -96,7 +95,9 @@ class FileBackend(StorageBackend):
 
     @override
     async def commit(self, commits: Sequence[Commit], /) -> Sequence[CommitError | None]:
-        return await self._open().writer.commit(commits)
+        opened = self._open()
+        opened.check_place()
+        return await opened.writer.commit(commits)
 
     @override
     async def room_alarms(self, room: RoomKey, /) -> Sequence[AlarmRow]:
@@ -114,14 +115,23 @@ class FileBackend(StorageBackend):
     async def rooms(self, party: str, ids: KeyRange, limit: int, /) -> Sequence[str]:
         return await self._open().reader.rooms(party, ids, limit)
 
+    async def backup(self, path: str | os.PathLike[str], /) -> None:
+        """Write a copy of the whole file, as it is at one moment between two commits; rooms run on meanwhile.
+
+        The copy is durable and complete once it stands under ``path``, and can be opened like the file itself. Whatever
+        is there already is left alone: :class:`BackendError`. It takes a worker thread and a second for some hundred
+        megabytes; the log grows meanwhile. Cancelling waits for its end.
+        """
+        await to_thread.run_sync(write_backup, self._open().path, os.path.abspath(path))
+
     def _open(self) -> _OpenFile:
         opened = self._opened
         if opened is None:
-            message = f"{self._path}: not open"
-            raise BackendClosedError(message)
+            raise BackendClosedError(f"{self._path} is not open: use the FileBackend inside its `async with`")
         if opened.pid != os.getpid():
-            message = f"{self._path}: opened by process {opened.pid}, which forked this one; open it anew after a fork"
-            raise BackendClosedError(message)
+            raise BackendClosedError(
+                f"{self._path} was opened by process {opened.pid}, which forked this one: open it anew after a fork"
+            )
         return opened
 
 
@@ -130,7 +140,36 @@ class _OpenFile:
     """One opening of a file."""
 
     def __init__(self, path: Path, durability: Durability) -> None:
-        real = os.path.realpath(path)
+        self.path = os.path.realpath(path)
         self.pid = os.getpid()
-        self.writer = GroupWriter(SqliteWriter(real, durability), current_loop())
-        self.reader = SqliteReader(real)
+        self.reader = SqliteReader(self.path)
+        self.writer = GroupWriter(SqliteWriter(self.path, durability), current_loop())
+        self._place: tuple[int, int] | None = None
+
+    async def start(self) -> None:
+        """Open the file, in the writer thread."""
+        await self.writer.start()
+        self._place = self._look()
+
+    async def stop(self) -> None:
+        """Have everything written that was handed in, and close the file."""
+        self.reader.close()
+        await self.writer.stop()
+
+    def check_place(self) -> None:
+        """Refuse to write into a file that has been deleted or moved: it would be gone when it is closed.
+
+        SQLite itself does not notice. Asked for here and not by the writer thread, for which each call of the system is
+        one more chance for a busy loop to take the global lock.
+        """
+        if self._look() != self._place:
+            raise BackendError(
+                f"{self.path} has been deleted, moved or replaced while it was open; nothing is stored until it is back"
+            )
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.path)  # noqa: PTH116 - a microsecond less
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino

@@ -1,0 +1,53 @@
+"""The file backend keeps the contract, with crashes and with a fault that comes and goes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from typing_extensions import override
+
+from partyroom.backends.file import Durability, FileBackend
+from partyroom.protocols import StorageBackend
+from partyroom.testing.backend_contract import BackendContract
+
+
+class TestFileBackend(BackendContract):
+    """The shipped contract, on a file in a folder of its own."""
+
+    durability: Durability = "full"
+
+    @override
+    def make_backend(self) -> StorageBackend:
+        self.file = self.folder / "rooms.db"
+        return FileBackend(self.file, durability=self.durability)
+
+    @override
+    def reopen(self, backend: StorageBackend) -> StorageBackend:
+        return FileBackend(self.file, durability=self.durability)
+
+    @override
+    def crash(self, backend: StorageBackend) -> StorageBackend:
+        # What closing would do is not done to the copy: it finds a log, as after a kill.
+        left = self.file.with_name(f"{self.file.name}-after-a-crash")
+        shutil.copyfile(self.file, left)
+        shutil.copyfile(f"{self.file}-wal", f"{left}-wal")
+        self.file = left
+        return FileBackend(left, durability=self.durability)
+
+    @override
+    @contextmanager
+    def fault(self, _backend: StorageBackend) -> Iterator[None]:
+        away = self.file.rename(f"{self.file}-away")
+        try:
+            yield
+        finally:
+            away.rename(self.file)
+
+
+class TestFileBackendWithNormalDurability(TestFileBackend):
+    """A crash of the process loses nothing either way."""
+
+    durability = "normal"
+    sequences = 3
