@@ -58,6 +58,11 @@ class Alarm:
     """How many times this ring has failed before."""
     payload: object = None
     """The value given to ``set_alarm``, copied."""
+    missed: int = 0
+    """How many occurrences of a recurrence get no ring of their own: they passed unrung, and this ring stands for them,
+    or they were older than its grace. Those of a ``Cron`` are counted up to 1,000."""
+    lateness: timedelta = timedelta()
+    """How long after ``scheduled_time`` the handler begins: next to nothing, unless nobody was there to ring."""
 
     @property
     def is_retry(self) -> bool:

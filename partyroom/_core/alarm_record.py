@@ -127,7 +127,7 @@ def _decode_header(fields: dict[str, Any], payload: bytes | None) -> AlarmRecord
     return AlarmRecord(
         _of_type(fields["id"], str),
         payload,
-        recurrence=decode_recurrence(fields["recurrence"]) if "recurrence" in fields else None,
+        recurrence=decode_recurrence(_of_type(fields["recurrence"], dict)) if "recurrence" in fields else None,
         retry=_decode_retry(fields["retry"]) if "retry" in fields else None,
         extra={name: value for name, value in fields.items() if name not in KNOWN} or NOTHING,
         **found,

@@ -12,7 +12,7 @@ Must never read a clock. Instants are microseconds since 1970-01-01 UTC.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -24,13 +24,13 @@ from partyroom.recurrence import Cron, Every, Recurrence, load_cronsim
 __all__ = ["COUNTED", "count_since", "decode_recurrence", "encode_recurrence", "first_after", "next_after"]
 
 COUNTED: Final = 1000
-"""How many occurrences of a ``Cron`` are counted before the count stops: each costs some twenty microseconds."""
+"""How many occurrences of a ``Cron`` are counted before the count stops: each has to be computed."""
 
 
 def first_after(recurrence: Recurrence, now: int) -> int | None:
     """Give the first occurrence after ``now`` of a recurrence that begins now; ``None`` if there is none up to year 9999."""
     if isinstance(recurrence, Cron):
-        return next(_occurrences(recurrence, now), None)
+        return _following(recurrence.expression, recurrence.tz, now)
     if recurrence.anchor is None:
         return _in_range(now + length_micros(recurrence.interval))
     anchor = to_micros(recurrence.anchor)
@@ -42,43 +42,48 @@ def next_after(recurrence: Recurrence, scheduled: int, now: int) -> int | None:
     """Give the first occurrence after both ``scheduled``, which is one, and ``now``; ``None`` if there is none."""
     last = max(scheduled, now)
     if isinstance(recurrence, Cron):
-        return next(_occurrences(recurrence, last), None)
+        return _walk(recurrence, scheduled, last)[1]
     interval = length_micros(recurrence.interval)
     return _in_range(scheduled + ((last - scheduled) // interval + 1) * interval)
 
 
 def count_since(recurrence: Recurrence, scheduled: int, now: int) -> int:
     """Count the occurrences after ``scheduled``, which is one, up to and with ``now``; those of a ``Cron`` up to ``COUNTED``."""
-    if now <= scheduled:
-        return 0
-    if isinstance(recurrence, Every):
-        return (now - scheduled) // length_micros(recurrence.interval)
-    count = 0
-    for occurrence in _occurrences(recurrence, scheduled):
-        if occurrence > now or count == COUNTED:
-            break
-        count += 1
-    return count
+    if isinstance(recurrence, Cron):
+        return _walk(recurrence, scheduled, now)[0]
+    return max(0, now - scheduled) // length_micros(recurrence.interval)
 
 
 def _in_range(micros: int) -> int | None:
     return micros if LOWEST <= micros <= HIGHEST else None
 
 
-def _occurrences(cron: Cron, after: int) -> Iterator[int]:
-    """Give the occurrences after an instant, in order, each once."""
-    zone = ZoneInfo(cron.tz)
-    last = after
+def _walk(cron: Cron, scheduled: int, last: int) -> tuple[int, int | None]:
+    """Go from one occurrence to the first after ``last``; give how many lie between, and that one.
+
+    Step by step, because rooms with the same schedule take the same steps, which are remembered: after an outage the
+    first of them computes for all.
+    """
+    count = 0
+    occurrence = _following(cron.expression, cron.tz, scheduled)
+    while occurrence is not None and occurrence <= last:
+        count += 1
+        if count == COUNTED:
+            return count, _following(cron.expression, cron.tz, last)
+        occurrence = _following(cron.expression, cron.tz, occurrence)
+    return count, occurrence
+
+
+@lru_cache(maxsize=4 * COUNTED)
+def _following(expression: str, tz: str, after: int) -> int | None:
+    """Give the first occurrence after an instant; ``None`` if there is none before the calendar ends, or in fifty years."""
     try:
-        for occurrence in load_cronsim().CronSim(cron.expression, from_micros(after).astimezone(zone)):
-            micros = to_micros(occurrence)
-            # Around a change of the clocks local times repeat or are moved: only what is later is another occurrence.
-            if micros > last:
-                yield micros
-                last = micros
+        occurrences = load_cronsim().CronSim(expression, from_micros(after).astimezone(ZoneInfo(tz)))
+        # In an hour that the clocks repeat, local times begin again before the instant that was asked for.
+        return next((micros for micros in map(to_micros, occurrences) if micros > after), None)
     except (OverflowError, ValueError):
         # The calendar ends with year 9999.
-        return
+        return None
 
 
 def encode_recurrence(recurrence: Recurrence) -> dict[str, Any]:

@@ -1,0 +1,217 @@
+"""The life of one alarm: set, rung, retried, repeated, paused, kept.
+
+Owns what an alarm's row becomes at each of these steps, and what its handler is
+told.
+
+Promises that no step loses an alarm: one that rang goes away, or on to its next
+occurrence; one whose handler raised is retried, then kept with its error (G12),
+while a recurrence goes on; and that setting a recurrence again, as it is, keeps
+its next time.
+
+Must never read a clock or roll a die. ``now`` is in microseconds since
+1970-01-01 UTC, ``number`` a random one of 64 bits, ``chance`` a random one from
+0 up to 1.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from traceback import format_exception_only
+from typing import Final
+
+from partyroom._core.alarm_record import AlarmRecord
+from partyroom._core.instants import alarm_time, from_micros, length_micros
+from partyroom._core.recurrence import count_since, first_after, next_after
+from partyroom._core.retry import next_retry
+from partyroom.errors import AlarmTimeError
+from partyroom.protocols import Codec
+from partyroom.recurrence import Cron, Every, Recurrence
+from partyroom.types import Alarm, AlarmRow, RetryPolicy, RoomKey
+
+__all__ = ["after_failure", "after_success", "catch_up", "describe", "new_row", "pause", "resume", "ring_again"]
+
+ERROR_LENGTH: Final = 1000
+"""How many characters of an error are kept."""
+
+
+def _scheduled(row: AlarmRow, record: AlarmRecord) -> int:
+    """Give the time that an alarm was set for. One that is not due says it in its record."""
+    return record.scheduled if record.scheduled is not None else row.due or 0
+
+
+def _row(row: AlarmRow, record: AlarmRecord, scheduled: int, due: int | None) -> AlarmRow:
+    record = record._replace(scheduled=None if scheduled == due else scheduled)
+    return AlarmRow(row.room, row.name, due, record.encode())
+
+
+def _identity(number: int) -> str:
+    return f"{number:016x}"
+
+
+# --- set ---------------------------------------------------------------------
+
+
+def new_row(
+    room: RoomKey,
+    name: str,
+    when: object,
+    now: int,
+    *,
+    number: int,
+    payload: bytes | None = None,
+    retry: RetryPolicy | None = None,
+    spread: timedelta = timedelta(),
+    chance: float = 0.0,
+    current: AlarmRow | None = None,
+    ringing: AlarmRow | None = None,
+) -> AlarmRow:
+    """Give the row of an alarm that is set, for ``when``: an aware ``datetime``, a ``timedelta`` from now, or a recurrence.
+
+    ``spread`` is the longest random delay of each ring. ``current`` is the row of that name which stands, ``ringing``
+    the one that rings now, in its own handler: if one of them has the same recurrence, that goes on (its next time is
+    kept, or follows the one that rings), else it begins now. Raises :class:`AlarmTimeError`.
+    """
+    row = AlarmRow(room, name, None)
+    record = AlarmRecord(_identity(number), payload, retry=retry, spread=length_micros(spread))
+    if not isinstance(when, Every | Cron):
+        due = alarm_time(when, from_micros(now))
+        return _row(row, record, due, due + int(record.spread * chance))
+    record = record._replace(recurrence=when)
+    if current is not None and (kept := AlarmRecord.decode(current.data)).recurrence == when and not kept.failed:
+        return current._replace(data=kept._replace(payload=payload, retry=retry, spread=record.spread).encode())
+    first = _first(when, now, ringing)
+    if first is None:
+        message = f"{when!r} does not occur between now and the year 9999"
+        raise AlarmTimeError(message)
+    return _row(row, record, first, first + int(record.spread * chance))
+
+
+def _first(recurrence: Recurrence, now: int, ringing: AlarmRow | None) -> int | None:
+    if ringing is not None:
+        record = AlarmRecord.decode(ringing.data)
+        if record.recurrence == recurrence:
+            return _next(recurrence, _scheduled(ringing, record), now)
+    return first_after(recurrence, now)
+
+
+def _next(recurrence: Recurrence, scheduled: int, now: int) -> int | None:
+    """Give the occurrence that follows the one that rang."""
+    if scheduled > now:
+        # It was rung by hand before its time, which is still to come.
+        return scheduled
+    return next_after(recurrence, scheduled, scheduled if recurrence.missed == "each" else now)
+
+
+# --- rung --------------------------------------------------------------------
+
+
+def catch_up(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
+    """Skip the occurrences that are older than their recurrence's grace, before a due alarm rings.
+
+    Gives the row to ring, or to store if it is not due any more; ``None`` if there are no more occurrences. A ring
+    that is being retried is never skipped.
+    """
+    record = AlarmRecord.decode(row.data)
+    recurrence = record.recurrence
+    if recurrence is None or recurrence.grace is None or row.due is None or record.retry_count:
+        return row
+    oldest = now - length_micros(recurrence.grace)
+    if row.due >= oldest:
+        return row
+    scheduled = _scheduled(row, record)
+    following = next_after(recurrence, scheduled, oldest - 1)
+    if following is None:
+        return None
+    missed = record.missed + 1 + count_since(recurrence, scheduled, oldest - 1)
+    return _row(row, record._replace(missed=missed), following, following + int(record.spread * chance))
+
+
+def describe(row: AlarmRow, codec: Codec, now: int) -> Alarm:
+    """Say what rings, for its handler. Raises :class:`DecodeError` for a row, or a payload, that cannot be read."""
+    record = AlarmRecord.decode(row.data)
+    scheduled = _scheduled(row, record)
+    missed = record.missed
+    if record.recurrence is not None and record.recurrence.missed == "once":
+        missed += count_since(record.recurrence, scheduled, now)
+    return Alarm(
+        row.name or None,
+        record.id,
+        from_micros(scheduled),
+        record.retry_count,
+        None if record.payload is None else codec.decode(record.payload),
+        missed,
+        timedelta(microseconds=max(0, now - scheduled)),
+    )
+
+
+def after_success(row: AlarmRow, now: int, number: int, chance: float) -> AlarmRow | None:
+    """Give what is stored of an alarm whose handler returned and did not set it: its next occurrence, or nothing."""
+    record = AlarmRecord.decode(row.data)
+    return _go_on(row, record._replace(error=None), now, number, chance)
+
+
+def after_failure(  # noqa: PLR0917 - everything that it depends on is given
+    row: AlarmRow, error: BaseException, policy: RetryPolicy, now: int, number: int, chance: float
+) -> AlarmRow:
+    """Give what is stored of an alarm whose handler raised: its retry, by its own policy or the room's.
+
+    After the last retry it is kept as failed, without a due time; a recurrence goes on instead, with the error in its
+    record.
+    """
+    record = AlarmRecord.decode(row.data)
+    scheduled = _scheduled(row, record)
+    due = next_retry(record.retry or policy, record.retry_count, now, chance)
+    failed = record._replace(retry_count=record.retry_count + 1, error=_text(error), failed=due is None)
+    following = _go_on(row, failed, now, number, chance) if due is None else None
+    return _row(row, failed, scheduled, due) if following is None else following
+
+
+def _go_on(row: AlarmRow, record: AlarmRecord, now: int, number: int, chance: float) -> AlarmRow | None:
+    recurrence = record.recurrence
+    following = None if recurrence is None else _next(recurrence, _scheduled(row, record), now)
+    if following is None:
+        return None
+    record = record._replace(id=_identity(number), retry_count=0, failed=False, missed=0)
+    return _row(row, record, following, following + int(record.spread * chance))
+
+
+def _text(error: BaseException) -> str:
+    # By the standard library: an error whose own text raises has one all the same.
+    return "".join(format_exception_only(error)).strip()[:ERROR_LENGTH]
+
+
+# --- steered by a host -------------------------------------------------------
+
+
+def pause(row: AlarmRow) -> AlarmRow:
+    """Give a row that does not ring until it is resumed; one that is not due stays as it is."""
+    if row.due is None:
+        return row
+    record = AlarmRecord.decode(row.data)
+    return _row(row, record._replace(paused=row.due), _scheduled(row, record), None)
+
+
+def resume(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
+    """Give the row of a paused alarm with its due time again; one that is not paused stays as it is.
+
+    An alarm that would have rung meanwhile rings at once; a recurrence goes on with its next occurrence, or ends
+    (``None``) if there is none.
+    """
+    record = AlarmRecord.decode(row.data)
+    if record.paused is None:
+        return row
+    due, record = record.paused, record._replace(paused=None)
+    scheduled = _scheduled(row, record)
+    if record.recurrence is None or due > now:
+        return _row(row, record, scheduled, due)
+    following = next_after(record.recurrence, scheduled, now)
+    if following is None:
+        return None
+    return _row(row, record._replace(retry_count=0), following, following + int(record.spread * chance))
+
+
+def ring_again(row: AlarmRow, now: int, number: int) -> AlarmRow:
+    """Give the row of an alarm, failed or paused or pending, that rings now, with all of its retries before it."""
+    record = AlarmRecord.decode(row.data)
+    fresh = record._replace(id=_identity(number), retry_count=0, error=None, failed=False, paused=None)
+    return _row(row, fresh, _scheduled(row, record), now)
