@@ -27,6 +27,7 @@ from anyio import CancelScope
 from partyroom._alarm_loop import AlarmLoop
 from partyroom._committer import Committer
 from partyroom._core.instants import from_micros, to_micros
+from partyroom._core.read_cache import CacheBudget
 from partyroom._core.units import CURRENT, Event
 from partyroom._native import Loop, OneShot
 from partyroom._room_clock import ClockParts, microseconds
@@ -108,7 +109,7 @@ class Engine(Keeper):
             backend=settings.backend,
             committer=self._committer,
             workers=self.workers,
-            cache=None,
+            cache=CacheBudget(settings.limits.cache_bytes, settings.limits.room_cache_bytes),
             codec=settings.codec,
             limits=settings.limits,
             random=settings.random,

@@ -348,7 +348,7 @@ class RoomRunner:
         """Leave memory; called by the keeper, when nothing keeps the room awake."""
         self.discard()
         self.connections.place = None
-        self.state.forget()
+        self.state.close()
         if self.fence:
             self.services.committer.add_release(self)
 

@@ -1,113 +1,124 @@
 """What one awake room knows of what is stored, after all its sealed commits.
 
-Owns the room's read cache, its alarms, and the way to the backend for what
-neither says.
+Owns the room's view of its values, its alarms, and the way to the backend for
+what neither says.
 
 Promises that a read sees every sealed commit of the room, confirmed or not
-(G16): what is not confirmed yet is laid over whatever the backend gives.
+(G16), and that what was read once costs next to nothing the second time.
 
 Must never know of the running event: its own layers are handed in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any, Final, final
+from typing import final
 
 from partyroom._core.alarm_table import AlarmTable
 from partyroom._core.instants import from_micros
+from partyroom._core.pages import Page, merge
+from partyroom._core.read_cache import CacheBudget, RoomView, Unknown
 from partyroom._core.units import Writes
 from partyroom.protocols import StorageBackend
 from partyroom.types import KeyRange, RoomKey
 
-__all__ = ["UNKNOWN", "RoomState"]
-
-UNKNOWN: Final[Any] = object()
-"""What is known of a key of which nothing is known."""
+__all__ = ["RoomState"]
 
 
 @final
 class RoomState:
     """The stored state of one room, as its next event will find it."""
 
-    __slots__ = ("_alarms", "_backend", "_complete", "_dirty", "_key", "_values")
+    __slots__ = ("_alarms", "_backend", "_budget", "_confirmed", "_key", "_view")
 
-    def __init__(self, key: RoomKey, backend: StorageBackend, cache: object) -> None:
+    def __init__(self, key: RoomKey, backend: StorageBackend, budget: CacheBudget) -> None:
         self._key = key
         self._backend = backend
-        self.reset()
+        self._budget = budget
+        self._view = RoomView(budget)
+        self._alarms: AlarmTable | None = None
+        self._confirmed = 0
 
     def reset(self) -> None:
-        """Know nothing: a commit was refused."""
-        self._values: dict[str, bytes | None] = {}
-        self._dirty: dict[str, int] = {}
-        self._complete = False
-        self._alarms: AlarmTable | None = None
+        """Know nothing any more: a commit was refused, and what was computed on it is gone."""
+        self.close()
+        self._view = RoomView(self._budget)
+        self._alarms = None
 
-    def forget(self) -> None:
+    def close(self) -> None:
         """Give back what the cache holds: the room goes to sleep."""
-        self.reset()
+        self._view.close()
 
-    def known(self, key: str) -> Any:
-        return self._values.get(key, None if self._complete else UNKNOWN)
+    # --- values --------------------------------------------------------------
+
+    def known(self, key: str) -> bytes | Unknown | None:
+        """Give the value of a key, ``None`` if it is known to be absent, or ``UNKNOWN``."""
+        return self._view.lookup(key)
 
     async def read(self, keys: Collection[str]) -> dict[str, bytes | None]:
-        got = await self._backend.read(self._key, keys)
-        for key in keys:
-            self._values.setdefault(key, got.get(key))
-        return {key: self._values[key] for key in keys}
+        """Give the values of keys of which nothing is known: ``None`` for those that there are none of."""
+        view = self._view
+        view.begin_read()
+        try:
+            return view.learn_many(keys, await self._backend.read(self._key, keys))
+        finally:
+            view.end_read()
 
-    async def page(
-        self, keys: KeyRange, limit: int, layers: Sequence[Writes]
-    ) -> tuple[list[tuple[str, bytes]], KeyRange | None]:
-        if self._complete:
-            rows: Sequence[tuple[str, bytes]] = ()
-            full = False
-        else:
-            rows = await self._backend.scan(self._key, keys, limit)
-            full = len(rows) == limit
-        merged: dict[str, bytes | None] = dict(rows)
-        last = rows[-1][0] if full else None
-        def covered(k: str) -> bool:
-            if k < keys.start or (keys.end is not None and k >= keys.end): return False
-            return last is None or (k >= last if keys.reverse else k <= last)
-        for k, v in self._values.items():
-            if covered(k): merged[k] = v
-        for layer in reversed(layers):
+    async def page(self, keys: KeyRange, limit: int, layers: Iterable[Writes]) -> Page:
+        """Give the first entries of a range, with an event's own layers, the lowest first, laid over what is known."""
+        over: dict[str, bytes | None] = {}
+        cleared = False
+        for layer in layers:
             if layer.clear:
-                merged = {}
-                full = False; last = None
-            for k, v in layer.values.items():
-                if covered(k): merged[k] = v
-        out = sorted(((k, v) for k, v in merged.items() if v is not None), reverse=keys.reverse)
-        rest = None
-        if len(out) > limit:
-            out = out[:limit]; last = out[-1][0]; full = True
-        if full:
-            assert last is not None
-            rest = KeyRange(keys.start, last, True) if keys.reverse else KeyRange(last + "\0", keys.end)
-        return out, rest
+                over, cleared = {}, True
+            over.update(layer.values)
+        below = Page((), None) if cleared else await self._page_below(keys, limit)
+        return merge(keys, below, over, limit)
+
+    async def _page_below(self, keys: KeyRange, limit: int) -> Page:
+        view = self._view
+        gap = view.first_gap(keys)
+        if gap is None:
+            return view.page(keys, limit)
+        view.begin_read()
+        try:
+            rows = await self._backend.scan(self._key, gap, limit)
+            view.learn_range(gap, rows, complete=len(rows) < limit)
+            return view.page(keys, limit)
+        finally:
+            view.end_read()
+
+    # --- alarms --------------------------------------------------------------
 
     async def alarms(self) -> AlarmTable:
+        """Give the room's alarms, read once."""
         if self._alarms is None:
             rows = await self._backend.room_alarms(self._key)
-            if self._alarms is None: self._alarms = AlarmTable(rows)
+            # Another branch may have read them, and changed them, meanwhile.
+            if self._alarms is None:
+                self._alarms = AlarmTable(rows)
         return self._alarms
 
     def next_due(self) -> datetime | None:
-        if self._alarms is None: return None
-        first = self._alarms.first()
+        """Give when the room's next alarm is, as far as its alarms have been read."""
+        first = None if self._alarms is None else self._alarms.first()
         return None if first is None or first.due is None else from_micros(first.due)
 
+    # --- what is sealed and stored -------------------------------------------
+
     def apply(self, number: int, writes: Writes) -> None:
+        """Take over what a sealed event writes."""
+        self._view.apply(number, writes.values, clear=writes.clear)
         if writes.clear:
-            self._values = {}; self._complete = True
             self._alarms = AlarmTable()
-        self._values.update(writes.values)
         if writes.alarms:
+            # Whoever changes an alarm has read them all before.
             assert self._alarms is not None
-            self._alarms.apply(writes.alarms, clear=False)
+            self._alarms.apply(writes.alarms)
 
     def confirm(self, number: int) -> None:
-        pass
+        """Hear that everything up to a sealed event is durable."""
+        for each in range(self._confirmed + 1, number + 1):
+            self._view.confirm(each)
+        self._confirmed = number

@@ -25,8 +25,10 @@ from typing_extensions import override
 from partyroom._core.alarm_record import AlarmRecord
 from partyroom._core.instants import alarm_time, from_micros
 from partyroom._core.keys import check_key, check_limit, check_name, key_range
+from partyroom._core.pages import Page
+from partyroom._core.read_cache import UNKNOWN, Unknown
 from partyroom._core.units import CURRENT, Place, Unit
-from partyroom._room_state import UNKNOWN, RoomState
+from partyroom._room_state import RoomState
 from partyroom._services import Services
 from partyroom.errors import LimitExceededError, NoHandlerError, NotStorableError, OutsideEventError, RoomBrokenError
 from partyroom.protocols import Storage
@@ -35,7 +37,7 @@ from partyroom.types import AlarmRow, KeyRange
 __all__ = ["RoomStorage", "StorageOwner"]
 
 T = TypeVar("T")
-MISSING: Final = object()
+
 PAGE: Final = 1000
 """How many entries are read at a time: a page of small values keeps the loop for a few milliseconds at most."""
 
@@ -124,10 +126,10 @@ class RoomStorage(Storage):
     async def _find(self, unit: Unit, key: str) -> bytes | None:
         data = self._known(unit, key)
         if data is UNKNOWN:
-            data = (await self._room.state.read((key,)))[key]
+            return (await self._room.state.read((key,)))[key]
         return data
 
-    def _known(self, unit: Unit, key: str) -> Any:
+    def _known(self, unit: Unit, key: str) -> bytes | Unknown | None:
         """Look a key up in the event's layers, then in what the room knows; ``UNKNOWN`` if neither says."""
         step: Unit | None = unit
         while step is not None:
@@ -163,11 +165,10 @@ class RoomStorage(Storage):
         return sum(data is not None for data in found.values())
 
     async def _find_many(self, unit: Unit, keys: list[str]) -> dict[str, bytes | None]:
-        found = {key: self._known(unit, key) for key in keys}
-        unknown = [key for key, data in found.items() if data is UNKNOWN]
-        if unknown:
-            found.update(await self._room.state.read(unknown))
-        return found
+        known = {key: self._known(unit, key) for key in keys}
+        unknown = [key for key, data in known.items() if data is UNKNOWN]
+        read = await self._room.state.read(unknown) if unknown else {}
+        return {key: read[key] if data is UNKNOWN else data for key, data in known.items()}
 
     # --- ranges --------------------------------------------------------------
 
@@ -218,10 +219,9 @@ class RoomStorage(Storage):
     ) -> KeyRange | None:
         return key_range(prefix=prefix, start=start, start_after=start_after, end=end, reverse=reverse)
 
-    async def _page(self, unit: Unit, keys: KeyRange, limit: int) -> tuple[list[tuple[str, bytes]], KeyRange | None]:
+    async def _page(self, unit: Unit, keys: KeyRange, limit: int) -> Page:
         """Give the next entries of a range, some ``limit`` of them, and the range that is left, if any."""
-        layers = list(unit.layers())
-        return await self._room.state.page(keys, limit, layers)
+        return await self._room.state.page(keys, limit, reversed(tuple(unit.layers())))
 
     # --- the whole, and parts of the event -----------------------------------
 

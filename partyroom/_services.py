@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import attrs
 
 from partyroom._committer import Committer
+from partyroom._core.read_cache import CacheBudget
 from partyroom._core.units import Event
 from partyroom._native import Loop
 from partyroom._room_clock import ClockParts
@@ -80,7 +81,7 @@ class Services:
     backend: StorageBackend
     committer: Committer
     workers: Workers
-    cache: Any
+    cache: CacheBudget
     codec: Codec
     limits: Limits
     random: Random

@@ -37,11 +37,8 @@ class AlarmTable:
             self._known = True
         return self._first
 
-    def apply(self, changes: Mapping[str, AlarmRow | None], *, clear: bool) -> None:
-        """Take in what a sealed event changes."""
-        if clear:
-            self.rows.clear()
-            self._first, self._known = None, True
+    def apply(self, changes: Mapping[str, AlarmRow | None]) -> None:
+        """Take in what a sealed event sets, and deletes (``None``)."""
         for name, row in changes.items():
             self._change(name, row)
 
