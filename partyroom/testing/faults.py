@@ -1,0 +1,264 @@
+"""A backend that goes wrong on purpose.
+
+Owns :class:`FaultyBackend`, which fails, refuses, tears, holds or delays the
+calls that it was told to, or loses their answers, before any backend.
+
+Promises that a fault strikes exactly the calls it was armed for, counted from
+the moment of arming, and that all others pass untouched. Nothing is left to
+chance or to time, so that a run with faults can be repeated.
+
+Must never store anything itself: what is durable is in the backend behind it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, final
+
+import attrs
+from anyio import Event
+from anyio.lowlevel import checkpoint
+from typing_extensions import override
+
+from partyroom.errors import BackendError, CommitError
+from partyroom.protocols import StorageBackend
+from partyroom.testing.backend_wrapper import BackendWrapper, Call
+from partyroom.types import Commit, RoomKey
+
+__all__ = ["FaultyBackend", "Hold"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Proceed = Callable[..., Awaitable[Any]]
+
+FOREVER: Final = 2**63
+"""More calls than anybody makes."""
+
+
+@final
+class Hold:
+    """A call that is held where :meth:`FaultyBackend.hold` put it. As a context manager, it lets go at the end of the block."""
+
+    def __init__(self) -> None:
+        self._arrived = Event()
+        self._released = Event()
+
+    async def arrived(self) -> None:
+        """Return when the call is being held."""
+        await self._arrived.wait()
+
+    def release(self) -> None:
+        """Let the call go on; if it has not come yet, it will not stop here."""
+        self._released.set()
+
+    async def stop_here(self) -> None:
+        """Wait, as the call that is held, until released."""
+        self._arrived.set()
+        await self._released.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        self.release()
+
+
+class _Act(Protocol):
+    """What a fault does to a call: it is given the way on, and the call's arguments."""
+
+    async def __call__(self, proceed: Proceed, /, *args: Any) -> Any: ...  # noqa: ANN401 - of any of the calls
+
+
+@attrs.define(eq=False)
+class _Fault:
+    """A fault that is armed."""
+
+    call: Call
+    room: RoomKey | None
+    wait: int
+    """How many calls more pass before it strikes."""
+    times: int
+    """How many calls it strikes then."""
+    act: _Act
+
+    def strikes(self, call: Call, args: Sequence[object]) -> bool:
+        """Say whether it strikes a call, and count it."""
+        if call != self.call or (self.room is not None and self.room not in _rooms_of(call, args)):
+            return False
+        if self.wait:
+            self.wait -= 1
+            return False
+        self.times -= 1
+        return True
+
+
+@final
+class FaultyBackend(BackendWrapper):
+    """Wraps any backend, and goes wrong where it is told to.
+
+    ::
+
+        faulty = FaultyBackend(MemoryBackend())
+        faulty.fail("commit", nth=3)                    # the third call of commit from now on raises
+        faulty.refuse(RoomKey("counter", "a"))          # the next commit of that room is refused, the others of its group pass
+        with faulty.hold("commit") as hold:             # the next commit stops before anything is stored
+            await hold.arrived()
+            ...
+
+    Every fault strikes the ``nth`` call from now on of its kind, or of those that concern ``room``. Of a group of
+    commits, which is one call, each room in it is concerned. Several faults of one call strike one inside the other, the
+    one that was armed first outermost.
+    """
+
+    def __init__(self, backend: StorageBackend) -> None:
+        super().__init__(backend)
+        self.calls: Counter[Call] = Counter()
+        """How many calls of each kind there were."""
+        self._faults: list[_Fault] = []
+        self._holds: list[Hold] = []
+
+    def fail(
+        self,
+        call: Call = "commit",
+        nth: int = 1,
+        *,
+        room: RoomKey | None = None,
+        times: int = 1,
+        error: Exception | None = None,
+    ) -> None:
+        """Raise ``error`` (by default a :class:`BackendError`) instead of doing anything, in ``times`` calls in a row."""
+        raised = error or BackendError(f"a {call} that FaultyBackend was told to fail")
+
+        async def act(_proceed: Proceed, /, *_args: object) -> object:
+            raise raised
+
+        self._arm(call, nth, room, act, times)
+
+    def fail_until_healed(
+        self, call: Call = "commit", *, room: RoomKey | None = None, error: Exception | None = None
+    ) -> None:
+        """Raise in all calls until :meth:`heal`, as a full disk would."""
+        self.fail(call, room=room, times=FOREVER, error=error)
+
+    def lose_answer(
+        self, call: Call = "commit", nth: int = 1, *, room: RoomKey | None = None, error: Exception | None = None
+    ) -> None:
+        """Do what was asked, then raise: the outcome is unknown to the caller, as after a cut line."""
+        raised = error or BackendError(f"the answer to a {call}, which FaultyBackend was told to lose")
+
+        async def act(proceed: Proceed, /, *args: object) -> object:
+            await proceed(*args)
+            raise raised
+
+        self._arm(call, nth, room, act)
+
+    def refuse(self, room: RoomKey, nth: int = 1, *, times: int = 1, error: CommitError | None = None) -> None:
+        """Refuse what the group has of this room, with ``error``, and pass on the other commits of the group."""
+        refusal = error or CommitError(f"{room}: a commit that FaultyBackend was told to refuse")
+
+        async def act(proceed: Proceed, /, *args: Any) -> object:  # noqa: ANN401 - of any of the calls
+            (commits,) = args
+            passed = iter(await proceed([commit for commit in commits if commit.room != room]))
+            return [refusal if commit.room == room else next(passed) for commit in commits]
+
+        self._arm("commit", nth, room, act, times)
+
+    def tear(self, nth: int = 1, *, room: RoomKey | None = None) -> None:
+        """Store the first half of the values of each commit and none of its alarms, and answer as if all were stored.
+
+        No backend may do that: it is for tests that should notice.
+        """
+
+        async def act(proceed: Proceed, /, *args: Any) -> object:  # noqa: ANN401 - of any of the calls
+            (commits,) = args
+            return await proceed([_torn(commit) for commit in commits])
+
+        self._arm("commit", nth, room, act)
+
+    def hold(self, call: Call = "commit", nth: int = 1, *, room: RoomKey | None = None) -> Hold:
+        """Stop the call before anything is done, until released. Cancelled there, it does nothing."""
+        hold = self._new_hold()
+
+        async def act(proceed: Proceed, /, *args: object) -> object:
+            await hold.stop_here()
+            return await proceed(*args)
+
+        self._arm(call, nth, room, act)
+        return hold
+
+    def hold_answer(self, call: Call = "commit", nth: int = 1, *, room: RoomKey | None = None) -> Hold:
+        """Stop the call when all is done and nobody is told yet, until released."""
+        hold = self._new_hold()
+
+        async def act(proceed: Proceed, /, *args: object) -> object:
+            answer = await proceed(*args)
+            await hold.stop_here()
+            return answer
+
+        self._arm(call, nth, room, act)
+        return hold
+
+    def delay(
+        self, call: Call = "commit", nth: int = 1, *, room: RoomKey | None = None, turns: int = 10, times: int = 1
+    ) -> None:
+        """Let everything else run ``turns`` times before the call goes on. In turns, not in seconds: nothing here takes time."""
+
+        async def act(proceed: Proceed, /, *args: object) -> object:
+            for _ in range(turns):
+                await checkpoint()
+            return await proceed(*args)
+
+        self._arm(call, nth, room, act, times)
+
+    def heal(self) -> None:
+        """Disarm all faults, and release all that is held."""
+        self._faults.clear()
+        for hold in self._holds:
+            hold.release()
+        self._holds.clear()
+
+    @override
+    async def around(self, call: Call, proceed: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self.calls[call] += 1
+        struck = [fault for fault in self._faults if fault.strikes(call, args)]
+        self._faults = [fault for fault in self._faults if fault.times]
+        way: Proceed = proceed
+        for fault in reversed(struck):
+            way = _through(fault.act, way)
+        result: T = await way(*args, **kwargs)
+        return result
+
+    def _arm(self, call: Call, nth: int, room: RoomKey | None, act: _Act, times: int = 1) -> None:
+        if nth < 1 or times < 1:
+            message = f"nth and times count from 1, not {min(nth, times)}"
+            raise ValueError(message)
+        self._faults.append(_Fault(call, room, nth - 1, times, act))
+
+    def _new_hold(self) -> Hold:
+        hold = Hold()
+        self._holds.append(hold)
+        return hold
+
+
+def _through(act: _Act, way: Proceed) -> Proceed:
+    async def pass_on(*args: Any) -> object:  # noqa: ANN401 - of any of the calls
+        return await act(way, *args)
+
+    return pass_on
+
+
+def _rooms_of(call: Call, args: Sequence[Any]) -> set[RoomKey]:
+    """Give the rooms that a call concerns."""
+    if call == "commit":
+        return {commit.room for commit in args[0]}
+    return {args[0]} if call in {"claim", "read", "scan", "room_alarms"} else set()
+
+
+def _torn(commit: Commit) -> Commit:
+    kept = list(commit.values.items())[: len(commit.values) // 2]
+    return commit._replace(values=dict(kept), alarms={})
