@@ -70,8 +70,7 @@ class AlarmLoop(AlarmScheduler):
         self._max_waking = max_waking
         self._queue = AlarmQueue(lookahead)
         self._is_up = True
-        self._target: Place | None = None
-        self._sleep = CancelScope()
+        self._asleep: tuple[Place, CancelScope] | None = None
         self._parked: OneShot[None] | None = None
         self._failures = 0
         work.take()
@@ -84,13 +83,14 @@ class AlarmLoop(AlarmScheduler):
         if due is not None and queue.is_stored(room, due) and due > self._clock.now():
             due = None
         queue.change(room, due)
-        if self._target is not None:
+        if self._asleep is not None:
+            target, sleep = self._asleep
             # What was moved later, or deleted, does not wake the sleeper: it looks again when it wakes anyway, and
             # rooms that put their alarm off with every event would cost a cancelled sleep each time.
-            if due is not None and (due, room) < self._target:
-                self._target = None
+            if due is not None and (due, room) < target:
+                self._asleep = None
                 self._get_up()
-                self._sleep.cancel()
+                sleep.cancel()
         elif self._parked is not None and self._has_work():
             parked, self._parked = self._parked, None
             self._get_up()
@@ -131,24 +131,25 @@ class AlarmLoop(AlarmScheduler):
                     self._lie_down()
                     await parked.wait()
                 else:
-                    with CancelScope() as self._sleep:
-                        await self._ring(wake)
+                    with CancelScope() as sleep:
+                        await self._ring(wake, sleep)
         finally:
-            self._target = self._parked = None
+            self._asleep = self._parked = None
             self._lie_down()
 
-    async def _ring(self, wake: Wake) -> None:
+    async def _ring(self, wake: Wake, sleep: CancelScope) -> None:
         """Wake what is due, one room after each sleep, until nothing may be woken or a change cancels the sleep."""
         rung = 0
         while (place := self._next()) is not None:
-            self._target = place
+            self._asleep = place, sleep
             self._lie_down()
             await self._clock.sleep_until(place[0], timer=Timer(place[1], "alarm"))
             if self._is_up:
                 # A change came between the clock's ring and this task's turn: the scope is cancelled.
                 return
-            self._target = None
+            self._asleep = None
             if not self._queue.is_live(place):
+                # It was moved later, or deleted, while the clock slept for it.
                 continue
             wake(self._queue.take())
             rung += 1
