@@ -95,11 +95,9 @@ def _open(side: str, path: str) -> int:
     try:
         return os.open(side, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
     except FileNotFoundError as error:
-        message = f"{path}: its folder does not exist"
-        raise BackendError(message) from error
+        raise BackendError(f"{path}: its folder does not exist") from error
     except OSError as error:
-        message = f"{path}: cannot write to its folder: {error.strerror}"
-        raise BackendReadOnlyError(message) from error
+        raise BackendReadOnlyError(f"{path}: cannot write to its folder: {error.strerror}") from error
 
 
 def _read_pid(descriptor: int) -> int | None:

@@ -17,7 +17,8 @@ thread from the disk.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from threading import Lock
@@ -30,7 +31,7 @@ from partyroom.backends._thread import WorkerThread
 from partyroom.errors import BackendError, CommitError, FencedError
 from partyroom.types import Commit, RoomKey
 
-__all__ = ["GroupStore", "GroupWriter", "as_backend_error"]
+__all__ = ["GroupStore", "GroupWriter", "backend_errors"]
 
 EPOCH_BITS: Final = 40
 """Fences between two openings: enough for a million claims a second over twelve days, and below SQLite's integers."""
@@ -185,10 +186,8 @@ class GroupWriter:
 
     def open(self) -> None:
         """Open the store."""
-        try:
+        with backend_errors():
             epoch = self._store.open()
-        except Exception as error:
-            raise as_backend_error(error) from error.__cause__
         self._fences = count((epoch << EPOCH_BITS) + 1)
 
     def run(self, jobs: list[_Call]) -> None:
@@ -207,16 +206,14 @@ class GroupWriter:
 
     def close(self) -> None:
         """Close the store."""
-        try:
+        with backend_errors():
             self._store.close()
-        except Exception as error:
-            raise as_backend_error(error) from error.__cause__
 
     def _settle(self, commits: Sequence[Commit]) -> list[CommitError | None]:
         answers = [self._admit(commit) for commit in commits]
         try:
             self._apply([commit for commit, error in zip(commits, answers, strict=True) if error is None])
-        except Exception:  # noqa: BLE001 - tried again one by one, and told to each
+        except BackendError:
             self._settle_apart(commits, answers)
         return answers
 
@@ -232,10 +229,12 @@ class GroupWriter:
         # A commit that only ends a claim touches no disk.
         writing = [commit for commit in commits if commit.values or commit.alarms or commit.clear]
         if writing:
-            self._store.apply(writing)
+            with backend_errors():
+                self._store.apply(writing)
 
     def _settle_apart(self, commits: Sequence[Commit], answers: list[CommitError | None]) -> None:
-        failed: dict[RoomKey, Exception] = {}
+        """Try what was admitted again, one by one: the fault may be that of one of them."""
+        failed: dict[RoomKey, BackendError] = {}
         for index, commit in enumerate(commits):
             if answers[index] is not None:
                 continue
@@ -245,26 +244,28 @@ class GroupWriter:
                 answers[index] = _refusal(commit, error)
                 self._ended.discard((commit.room, commit.fence))
 
-    def _try(self, commit: Commit) -> Exception | None:
+    def _try(self, commit: Commit) -> BackendError | None:
         try:
             self._apply([commit])
-        except Exception as error:  # noqa: BLE001 - told to the one who committed
+        except BackendError as error:
             return error
         return None
 
 
-def as_backend_error(error: Exception) -> BackendError:
-    """Give an error of ours as it is, and any other wrapped in one."""
-    if isinstance(error, BackendError):
-        return error
-    wrapped = BackendError(f"{type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped
+@contextmanager
+def backend_errors() -> Generator[None]:
+    """Let an error of ours pass as it is, and any other wrapped in one."""
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:
+        raise BackendError(f"{type(error).__name__}: {error}") from error
 
 
-def _refusal(commit: Commit, cause: Exception) -> CommitError:
+def _refusal(commit: Commit, cause: BackendError) -> CommitError:
     error = CommitError(f"{commit.room}: nothing of the commit is stored: {cause}")
-    error.__cause__ = as_backend_error(cause)
+    error.__cause__ = cause
     return error
 
 

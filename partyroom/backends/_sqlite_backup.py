@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing, suppress
+from pathlib import Path
 
 from partyroom.backends._sqlite_faults import faults_of
 from partyroom.backends._sqlite_schema import open_reader
@@ -22,43 +23,36 @@ from partyroom.errors import BackendError
 __all__ = ["write_backup"]
 
 
-def write_backup(path: str, target: str) -> None:
+def write_backup(path: str, target: Path) -> None:
     """Copy the file at ``path`` to ``target``, which must not exist."""
-    _reserve(target)
-    unfinished = f"{target}-unfinished"
+    unfinished = target.with_name(f"{target.name}-unfinished")
     try:
-        _copy(path, unfinished)
-        # Onto the empty file that keeps the place: this is all or nothing, on every system.
-        os.replace(unfinished, target)
-    except BaseException as error:
-        for left in (unfinished, f"{unfinished}-journal", target):
-            with suppress(OSError):
-                os.unlink(left)
-        if isinstance(error, OSError):
-            raise BackendError(f"{target}: the backup cannot be written: {error.strerror}") from error
-        raise
-    _sync_folder(os.path.dirname(target))
-
-
-def _reserve(target: str) -> None:
-    try:
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        # An empty file keeps the place, and is replaced as a whole: all or nothing, on every system.
+        target.touch(exist_ok=False)
+        try:
+            _copy(path, unfinished)
+            unfinished.replace(target)
+        except BaseException:
+            target.unlink()
+            unfinished.unlink(missing_ok=True)
+            raise
+        _sync(target.parent)
     except FileExistsError as error:
         raise BackendError(f"{target}: there is something already; a backup overwrites nothing") from error
     except OSError as error:
         raise BackendError(f"{target}: the backup cannot be written: {error.strerror}") from error
 
 
-def _copy(path: str, unfinished: str) -> None:
+def _copy(path: str, unfinished: Path) -> None:
     with faults_of(path), closing(open_reader(path)) as source:
         # One state for the whole copy: without this, every commit would have it begin again.
         source.execute("BEGIN")
         source.execute("SELECT count(*) FROM meta").fetchone()
-        with faults_of(unfinished), closing(sqlite3.connect(unfinished, isolation_level=None)) as copy:
+        with faults_of(str(unfinished)), closing(sqlite3.connect(unfinished, isolation_level=None)) as copy:
             source.backup(copy)
 
 
-def _sync_folder(folder: str) -> None:
+def _sync(folder: Path) -> None:
     """Make a name durable. Systems that have no such call do it by themselves."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final, Literal
 
 from partyroom.backends._sqlite_faults import faults_of
@@ -40,10 +39,12 @@ _VERSION_1: Final = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY) WITHOUT ROWID",
     "INSERT INTO meta VALUES ('epoch', 0)",
     "CREATE TABLE rooms (number INTEGER PRIMARY KEY, party TEXT, id TEXT, UNIQUE (party, id))",
-    "CREATE TABLE entries (place INTEGER PRIMARY KEY, room INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,"
-    " UNIQUE (room, key))",
-    "CREATE TABLE alarms (party TEXT, id TEXT, name TEXT, due INTEGER, data BLOB NOT NULL,"
-    " PRIMARY KEY (party, id, name)) WITHOUT ROWID",
+    """CREATE TABLE entries (
+        place INTEGER PRIMARY KEY, room INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, UNIQUE (room, key)
+    )""",
+    """CREATE TABLE alarms (
+        party TEXT, id TEXT, name TEXT, due INTEGER, data BLOB NOT NULL, PRIMARY KEY (party, id, name)
+    ) WITHOUT ROWID""",
     "CREATE INDEX alarms_due ON alarms (due, party, id, name) WHERE due IS NOT NULL",
     "CREATE INDEX alarms_parked ON alarms (party, id, name) WHERE due IS NULL",
 )
@@ -103,19 +104,18 @@ def _check(connection: sqlite3.Connection, path: str) -> int:
     (mark,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if mark != APPLICATION_ID and (mark or version or connection.execute("SELECT 1 FROM sqlite_schema").fetchone()):
-        message = f"{path}: the file is the database of another program; nothing was changed"
-        raise BackendCorruptError(message)
+        raise BackendCorruptError(f"{path}: the file is the database of another program; nothing was changed")
     if version > VERSION:
-        message = f"{path}: the file has version {version}, this library reads up to {VERSION}; nothing was changed"
-        raise BackendVersionError(message)
+        raise BackendVersionError(
+            f"{path}: the file has version {version}, this library reads up to {VERSION}; nothing was changed"
+        )
     return int(version)
 
 
 def _use_log(connection: sqlite3.Connection, path: str) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
-        message = f"{path}: the file system of {Path(path).parent} has no shared memory, which a write-ahead log needs"
-        raise BackendError(message)
+        raise BackendError(f"{path}: its file system takes no write-ahead log; use a local disk")
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:

@@ -67,7 +67,12 @@ class WorkerThread(Generic[J]):
     async def start(self) -> None:
         """Start the thread; return when its duty has opened, or raise what that raised."""
         self._thread.start()
-        await self._until(self._started)
+        try:
+            await self._until(self._started)
+        except BaseException:
+            # Whatever it was, nobody will stop the thread any more.
+            self._jobs.put(None)
+            raise
 
     async def stop(self) -> None:
         """Have everything done that was handed in, then the duty closed; return when the thread has ended."""

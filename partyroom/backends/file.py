@@ -122,7 +122,7 @@ class FileBackend(StorageBackend):
         is there already is left alone: :class:`BackendError`. It takes a worker thread and a second for some hundred
         megabytes; the log grows meanwhile. Cancelling waits for its end.
         """
-        await to_thread.run_sync(write_backup, self._open().path, os.path.abspath(path))
+        await to_thread.run_sync(write_backup, self._open().path, Path(path).absolute())  # noqa: ASYNC240 - asks no disk
 
     def _open(self) -> _OpenFile:
         opened = self._opened

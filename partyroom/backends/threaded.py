@@ -22,7 +22,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar, final
 from typing_extensions import override
 
 from partyroom._native import Loop, OneShot, current_loop
-from partyroom.backends._group_commit import GroupWriter, as_backend_error
+from partyroom.backends._group_commit import GroupWriter, backend_errors
 from partyroom.backends._thread import WorkerThread
 from partyroom.errors import BackendClosedError, BackendError, CommitError
 from partyroom.protocols import StorageBackend
@@ -106,8 +106,7 @@ class ThreadedBackend(StorageBackend):
     @override
     async def __aenter__(self) -> Self:
         if self._opened is not None:
-            message = f"{self!r} is open already: a store belongs to one runtime at a time"
-            raise BackendError(message)
+            raise BackendError(f"{self!r} is open already: a store belongs to one runtime at a time")
         self._opened = opened = _OpenStore(self._store, current_loop())
         try:
             await opened.start()
@@ -159,11 +158,11 @@ class ThreadedBackend(StorageBackend):
     def _open(self) -> _OpenStore:
         opened = self._opened
         if opened is None:
-            message = f"{self!r} is not open: use it inside its `async with`"
-            raise BackendClosedError(message)
+            raise BackendClosedError(f"{self!r} is not open: use it inside its `async with`")
         if opened.pid != os.getpid():
-            message = f"{self!r} was opened by process {opened.pid}, which forked this one: open another after a fork"
-            raise BackendClosedError(message)
+            raise BackendClosedError(
+                f"{self!r} was opened by process {opened.pid}, which forked this one: open another after a fork"
+            )
         return opened
 
 
@@ -182,9 +181,10 @@ class _Question(Generic[T]):
     def run(self) -> None:
         """Ask the store; in the reading thread."""
         try:
-            self._answer = self._ask()
-        except Exception as error:  # noqa: BLE001 - told to the one who asked
-            self._error = as_backend_error(error)
+            with backend_errors():
+                self._answer = self._ask()
+        except BackendError as error:
+            self._error = error
 
     def tell(self) -> None:
         """Hand out the answer; on the loop."""

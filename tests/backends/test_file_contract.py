@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from typing import ClassVar
 
 from typing_extensions import override
 
@@ -16,7 +17,7 @@ from partyroom.testing.backend_contract import BackendContract
 class TestFileBackend(BackendContract):
     """The shipped contract, on a file in a folder of its own."""
 
-    durability: Durability = "full"
+    durability: ClassVar[Durability] = "full"
 
     @override
     def make_backend(self) -> StorageBackend:
@@ -38,7 +39,7 @@ class TestFileBackend(BackendContract):
 
     @override
     @contextmanager
-    def fault(self, _backend: StorageBackend) -> Iterator[None]:
+    def fault(self, _backend: StorageBackend) -> Generator[None]:
         away = self.file.rename(f"{self.file}-away")
         try:
             yield
@@ -49,5 +50,5 @@ class TestFileBackend(BackendContract):
 class TestFileBackendWithNormalDurability(TestFileBackend):
     """A crash of the process loses nothing either way."""
 
-    durability = "normal"
+    durability: ClassVar[Durability] = "normal"
     sequences = 3
