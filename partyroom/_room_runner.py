@@ -52,6 +52,10 @@ __all__ = ["RoomRunner", "callback"]
 
 TURN: Final = 64
 """After how many events without a wait a busy room lets others run."""
+REPLACED: Final = 1000
+"""The close code for a client whose place a newer connection of its id has taken: normal, so that it does not come back."""
+POLICY_VIOLATION: Final = 1008
+"""The close code for a client whose id is in use (RFC 6455, 7.4.1)."""
 INTERNAL_ERROR: Final = 1011
 """The close code for a client whose room broke (RFC 6455, 7.4.1)."""
 
@@ -606,6 +610,7 @@ class RoomRunner:
             tags = getattr(instance, "connection_tags", None)
             if tags is not None:
                 connection.add_tags(tags(connection))
+            self._settle_same_id(connection, getattr(instance, "same_id", Room.same_id))
             self.connections.add(connection)
             on_connect = callback(instance, "on_connect")
             if on_connect is not None:
@@ -615,6 +620,16 @@ class RoomRunner:
             raise
         finally:
             connection.forget_request()
+
+    def _settle_same_id(self, connection: RoomConnection, policy: str) -> None:
+        """Do as the room says about open connections of the same id; one that is replaced goes when the new one is let in."""
+        if policy == "allow":
+            return
+        older = self.connections.older(connection)
+        if older and policy == "refuse":
+            raise ConnectRejectedError(POLICY_VIOLATION, "this connection id is in use")
+        for each in older:
+            each.close(REPLACED, "replaced by a newer connection of the same id")
 
     async def _run_on_message(self, connection: RoomConnection, message: str | bytes, instance: Room) -> None:
         on_message = callback(instance, "on_message")

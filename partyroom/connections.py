@@ -18,6 +18,7 @@ from typing import Any, Final, final
 
 from typing_extensions import override
 
+from partyroom._core.keys import check_name
 from partyroom._core.units import CURRENT, Place, Unit
 from partyroom._native import Loop, OneShot
 from partyroom._work import Work
@@ -46,7 +47,7 @@ def unit_of(place: Place, what: str) -> Unit:
 class Inbox:
     """What waits for one client: bounded, with one consumer at a time."""
 
-    __slots__ = ("_bytes", "_limits", "_loop", "_messages", "_receiver", "_work", "closed")
+    __slots__ = ("_bytes", "_limits", "_loop", "_messages", "_on_closed", "_receiver", "_work", "closed")
 
     def __init__(self, loop: Loop, work: Work, limits: Limits) -> None:
         self._loop = loop
@@ -55,6 +56,7 @@ class Inbox:
         self._messages: deque[str | bytes] | None = None
         self._bytes = 0
         self._receiver: OneShot[None] | None = None
+        self._on_closed: Callable[[ConnectionClosedError], None] | None = None
         self.closed: ConnectionClosedError | None = None
         """Why nothing more comes, once that is so."""
 
@@ -77,6 +79,15 @@ class Inbox:
             self.closed = error
             if self._receiver is not None:
                 self._receiver.set(None)
+            if self._on_closed is not None:
+                self._on_closed(error)
+
+    def when_closed(self, call: Callable[[ConnectionClosedError], None]) -> None:
+        """Have ``call`` called once, when nothing more comes; at once if that is so."""
+        if self.closed is not None:
+            call(self.closed)
+        else:
+            self._on_closed = call
 
     async def get(self) -> str | bytes:
         """Wait for the next message, or raise why there will be none."""
@@ -134,7 +145,7 @@ class RoomConnection(Connection):
         self._limits = limits
         self._id = id
         self._uri = uri
-        self._tags = frozenset(tags)
+        self._tags = check_tags(tags, limits, f"{home.key} connection {id!r}")
         self._request = request
         self._state: bytes | None = None
         self._accepted = False
@@ -238,12 +249,20 @@ class RoomConnection(Connection):
             self.hang_up(ABNORMAL, "", was_clean=False)
 
     def add_tags(self, tags: Iterable[str]) -> None:
-        """Add the room's own tags."""
-        self._tags = self._tags.union(tags)
+        """Add the room's own tags. Raises :class:`InvalidKeyError`, :class:`LimitExceededError`, adding none."""
+        self._tags = check_tags((*self._tags, *tags), self._limits, f"{self._home.key} connection {self._id!r}")
 
     def forget_request(self) -> None:
         """Let go of the host's object, when ``on_connect`` has ended."""
         self._request = None
+
+
+def check_tags(tags: Iterable[str], limits: Limits, where: str) -> frozenset[str]:
+    """Give the tags of a connection as a set, each checked as a name, and not too many of them."""
+    checked = frozenset(check_name(tag, limits.key_bytes, where, "tag") for tag in tags)
+    if len(checked) > limits.tags:
+        raise LimitExceededError("tags", len(checked), limits.tags, where)
+    return checked
 
 
 def check_message(message: object) -> None:
@@ -295,7 +314,11 @@ class RoomClient(Client):
 
     @override
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        self._connection.hang_up(code, reason, was_clean=True)
+        self._connection.hang_up(code, reason, was_clean=code != ABNORMAL)
+
+    def when_closed(self, call: Callable[[ConnectionClosedError], None]) -> None:
+        """Have ``call`` called once, when the connection ends, or at once if it has; for hosts that may be busy sending."""
+        self._connection.inbox.when_closed(call)
 
 
 @final
@@ -345,6 +368,10 @@ class Connections:
             if connection.id == id:
                 return connection
         return None
+
+    def older(self, connection: RoomConnection) -> Sequence[RoomConnection]:
+        """Give the open connections that have the same id as this one."""
+        return tuple(each for each in self._open if each.id == connection.id and each is not connection)
 
     def others(self, without: Collection[str | Connection]) -> Sequence[RoomConnection]:
         """Give the open connections but some, named by id or themselves."""

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import (
     Any,
     Concatenate,
+    Literal,
     NamedTuple,
     NoReturn,
     ParamSpec,
@@ -77,6 +78,11 @@ class Room(Protocol):
 
     alarm_retry: RetryPolicy = RetryPolicy()
     """When an alarm whose handler raised rings again (G12)."""
+
+    same_id: Literal["allow", "replace", "refuse"] = "allow"
+    """What becomes of a second connection with the id of an open one: both stay, the older is closed with 1000 as soon as
+    the newer is let in, or the newer is refused with 1008. Removal is by identity: the newer is never lost when the older
+    closes (G19). A class attribute."""
 
     def __init__(self, ctx: RoomContext) -> None:
         """Keep the context. Storage cannot be used yet: that is what ``on_start`` is for."""
@@ -445,7 +451,10 @@ class Client(Protocol):
         ...
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """End the connection; returns when the room's mailbox has taken the news. Doing it twice is harmless."""
+        """End the connection; returns when the room's mailbox has taken the news. Doing it twice is harmless.
+
+        1006 is how a host says that the client has left without a word: the room hears that it was not clean.
+        """
         ...
 
 

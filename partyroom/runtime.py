@@ -203,6 +203,11 @@ class Runtime:
         return self._settings.codec
 
     @property
+    def clock(self) -> Clock:
+        """Where the time comes from."""
+        return self._settings.clock
+
+    @property
     def backend(self) -> StorageBackend:
         """Where the rooms are stored."""
         return self._settings.backend
@@ -437,7 +442,7 @@ class _Connecting(AbstractAsyncContextManager[Client]):
             limits,
             id=check_name(connection_id, limits.key_bytes, self._key, "connection id"),
             uri=self._uri,
-            tags=[check_name(tag, limits.key_bytes, self._key, "tag") for tag in self._tags],
+            tags=self._tags,
             request=self._request,
         )
         if self._state is not None:
