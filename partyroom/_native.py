@@ -1,7 +1,8 @@
 """The one place that bends the rule "anyio only": a wake-up made of the loop's own parts.
 
 Owns :class:`OneShot`, on which one task waits for one result, the identity of
-the running task, and the way from a worker thread back into the loop.
+the running task, tasks that belong to no group, and the way from a worker thread
+back into the loop.
 
 Promises that a task is woken at most once, by ``set``, ``fail`` or its own
 cancellation, and that setting twice, or after the waiter has left, is harmless.
@@ -14,17 +15,19 @@ runs, so that importing the library imports neither.
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import copy_context
 from functools import cache
 from importlib import import_module
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from anyio import sleep
 from anyio.lowlevel import current_token
 from typing_extensions import override
 
-__all__ = ["Loop", "OneShot", "current_loop"]
+__all__ = ["Loop", "OneShot", "current_loop", "seed_turns"]
 
 T = TypeVar("T")
 
@@ -81,7 +84,17 @@ class OneShot(Generic[T]):
 class Loop:
     """The native parts of one running event loop."""
 
-    __slots__ = ("_native", "_running", "call_later", "call_soon_from_thread", "current_task", "one_shot", "token")
+    __slots__ = (
+        "_native",
+        "_running",
+        "call_later",
+        "call_soon_from_thread",
+        "current_task",
+        "one_shot",
+        "spawn",
+        "stir",
+        "token",
+    )
 
     def __init__(
         self,
@@ -91,6 +104,7 @@ class Loop:
         call_soon_from_thread: Callable[[Callable[[], object]], object],
         call_later: Callable[[float, Callable[[], object]], object],
         running: Callable[[], object],
+        spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
     ) -> None:
         self._running = running
         self._native = running()
@@ -104,6 +118,10 @@ class Loop:
         """Has the loop call something soon; to be called from any other thread, and never waits for it."""
         self.call_later = call_later
         """Has the loop call something after some seconds of its own time; forgotten if the loop ends before."""
+        self.spawn = spawn
+        """Starts a task that belongs to no task group. It must not raise."""
+        self.stir: Callable[[], Awaitable[None]] | None = None
+        """Lets others go first, as often as it likes; for tests that try many orders."""
 
     def is_running_here(self) -> bool:
         """Say whether the code that asks runs in this loop."""
@@ -116,7 +134,7 @@ def current_loop() -> Loop:
     native: Any = token.native_token
     if hasattr(native, "run_sync_soon"):
         lowlevel: Any = import_module("trio").lowlevel
-        return Loop(token, _trio_one_shot(), lowlevel.current_task, native.run_sync_soon, _trio_call_later, _running_trio)
+        return Loop(token, _trio_one_shot(), lowlevel.current_task, native.run_sync_soon, _trio_call_later, _running_trio, _trio_spawn)
     asyncio: Any = import_module("asyncio")
     return Loop(
         token,
@@ -125,6 +143,7 @@ def current_loop() -> Loop:
         native.call_soon_threadsafe,
         native.call_later,
         asyncio._get_running_loop,
+        _asyncio_spawn,
     )
 
 
@@ -139,6 +158,40 @@ def _trio_call_later(seconds: float, call: Callable[[], object]) -> None:
         call()
 
     import_module("trio").lowlevel.spawn_system_task(wait_and_call)
+
+
+def _trio_spawn(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    import_module("trio").lowlevel.spawn_system_task(main, context=copy_context())
+
+
+_TASKS: Final[set[Any]] = set()
+"""Tasks of no group: asyncio itself keeps none alive."""
+
+
+def _asyncio_spawn(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    task: Any = import_module("asyncio").create_task(main())
+    _TASKS.add(task)
+    task.add_done_callback(_TASKS.discard)
+
+
+def seed_turns(seed: int) -> Callable[[], None]:
+    """Make the order in which trio runs tasks depend on ``seed``, until what is given back is called.
+
+    asyncio needs none of this: it runs tasks in the order in which they were woken. trio's order is random on purpose;
+    hypothesis seeds it in the same way.
+    """
+    run: Any = sys.modules.get("trio._core._run")
+    if run is None:
+        return lambda: None
+    turns, was_sorted = run._r.getstate(), run._ALLOW_DETERMINISTIC_SCHEDULING
+    run._r.seed(seed)
+    run._ALLOW_DETERMINISTIC_SCHEDULING = True
+
+    def restore() -> None:
+        run._r.setstate(turns)
+        run._ALLOW_DETERMINISTIC_SCHEDULING = was_sorted
+
+    return restore
 
 
 @cache

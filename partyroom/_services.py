@@ -28,7 +28,7 @@ from partyroom._workers import Workers
 from partyroom.protocols import Codec, Party, Room, RoomContext, StorageBackend
 from partyroom.types import Limits, RoomKey
 
-__all__ = ["Keeper", "RoomFactory", "Services"]
+__all__ = ["Keeper", "Probe", "RoomFactory", "Services"]
 
 RoomFactory = Callable[[RoomContext], Room]
 """What stands behind a party's name: a class, or anything that takes the context and gives a room."""
@@ -71,6 +71,35 @@ class Keeper(Protocol):
         ...
 
 
+class Probe(Protocol):
+    """What sees all that happens in a runtime, and decides what is free to be decided; for the testing kit."""
+
+    @property
+    def sleeps_at_once(self) -> bool:
+        """Whether a room leaves memory whenever it may, and loses its instance between any two events."""
+        ...
+
+    def loop(self) -> Loop:
+        """Give the loop's native parts, for the runtime to use."""
+        ...
+
+    def event_began(self, event: Event, /) -> None:
+        """Hear that a handler is about to run."""
+        ...
+
+    def event_ended(self, event: Event, /) -> None:
+        """Hear that a handler has ended: its error and its writes stand in it."""
+        ...
+
+    def event_sealed(self, event: Event, /) -> None:
+        """Hear that what an event has written is handed on to be committed."""
+        ...
+
+    def event_failed(self, event: Event, error: BaseException, /, *, heard: bool) -> None:
+        """Hear of an error in a room's code, and whether the room or a caller is told of it."""
+        ...
+
+
 @attrs.frozen(eq=False)
 class Services:
     """One runtime's parts, as its rooms use them."""
@@ -89,3 +118,4 @@ class Services:
     keeper: Keeper
     spawn: Callable[[Callable[..., Awaitable[None]], tuple[object, ...]], None]
     """Starts a task in the runtime's task group, in the current context."""
+    probe: Probe | None = None

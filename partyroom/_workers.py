@@ -41,9 +41,11 @@ class Job(Protocol):
 class Worker:
     """One task of the pool, as the job that it works on sees it."""
 
-    __slots__ = ("_clean", "call", "scope")
+    __slots__ = ("_clean", "call", "scope", "task")
 
-    def __init__(self, scope: CancelScope) -> None:
+    def __init__(self, scope: CancelScope, task: object) -> None:
+        self.task = task
+        """The loop's own task, for those who want to say what it waits for."""
         self.scope = scope
         """The scope that the job runs in now."""
         self.call: OneShot[Job] | None = None
@@ -84,10 +86,13 @@ class Workers:
             worker.scope.cancel()
 
     async def _main(self, job: Job | None) -> None:
-        HOLDER.set(Holder(self._loop.current_task()))
-        worker = Worker(CancelScope())
+        task = self._loop.current_task()
+        HOLDER.set(Holder(task))
+        worker = Worker(CancelScope(), task)
         self._all.add(worker)
         try:
+            if self._loop.stir is not None:
+                await self._loop.stir()
             while not self._stopping and worker.is_clean():
                 with CancelScope(shield=True) as worker.scope:
                     while not worker.scope.cancel_called:
