@@ -163,6 +163,10 @@ class RoomRunner:
             return False
         return not self.connections or bool(getattr(self.instance, "hibernate", False))
 
+    def _may_forget(self) -> bool:
+        """Say whether another instance could take over after this event."""
+        return not self._background and (not self.connections or bool(getattr(self.instance, "hibernate", False)))
+
     # --- the worker's way through the events ---------------------------------
 
     async def work(self, worker: Worker) -> None:
@@ -189,6 +193,8 @@ class RoomRunner:
             if admitted is not None and admitted.kind == "message":
                 admitted.reply.set(None)
             await self._handle(event)
+            if services.probe is not None and services.probe.sleeps_at_once and self._may_forget():
+                self.discard()
         self._hand_over()
         await checkpoint()
 
@@ -237,6 +243,8 @@ class RoomRunner:
         self.running = event
         self._limit_time(event, limits.alarm_timeout if event.kind == "ring" else limits.event_timeout)
         CURRENT.set(event)
+        if self.services.probe is not None:
+            self.services.probe.event_began(event)
 
     def _interrupt(self, event: Event, error: BaseException) -> None:
         """Give an event that ended by something else than an ``Exception`` an error to tell."""
@@ -370,6 +378,8 @@ class RoomRunner:
             event.writes = event.outputs = None
         if event.ringing is not None:
             self._conclude_ring(event)
+        if self.services.probe is not None:
+            self.services.probe.event_ended(event)
         self.seal(event)
         if event.error is not None:
             self._report(event, event.error)
@@ -383,6 +393,8 @@ class RoomRunner:
         if writes:
             self._sealed += 1
             event.sealed_as = self._sealed
+            if self.services.probe is not None:
+                self.services.probe.event_sealed(event)
             self.state.apply(self._sealed, writes)
             self.services.committer.add(self, writes, self._sealed)
         elif self.gate.is_open:
