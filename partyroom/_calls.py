@@ -27,7 +27,7 @@ from partyroom.errors import DeadlockError, LimitExceededError, RoomBrokenError
 from partyroom.protocols import Room
 from partyroom.types import RoomKey
 
-__all__ = ["CallableRoom", "await_earlier", "perform"]
+__all__ = ["CallableRoom", "arrive", "await_earlier", "perform"]
 
 Run = Callable[[Any], Awaitable[Any]]
 """Runs a handler: takes the room's instance."""
@@ -62,7 +62,20 @@ async def perform(room: CallableRoom, kind: str, name: str, run: Run, subject: o
         return await _call(room, unit, Event(room, kind, name, run, caller=unit), subject)
     event = Event(room, kind, name, run)
     event.subject = subject
+    if room.services.loop.stir is not None:
+        await arrive(room.services)
     return await _ask(room, event)
+
+
+async def arrive(services: Services) -> None:
+    """Let other callers go first, as often as a test of many orders likes; counted, so that time stands still meanwhile."""
+    stir = services.loop.stir
+    assert stir is not None
+    services.work.take()
+    try:
+        await stir()
+    finally:
+        services.work.give()
 
 
 async def _ask(room: CallableRoom, event: Event) -> Any:  # noqa: ANN401

@@ -32,7 +32,7 @@ from partyroom._core.units import CURRENT, Event
 from partyroom._native import Loop, OneShot
 from partyroom._room_clock import ClockParts, microseconds
 from partyroom._room_runner import RoomRunner
-from partyroom._services import Keeper, RoomFactory, Services
+from partyroom._services import Keeper, Probe, RoomFactory, Services
 from partyroom._timers import Entry, Timers
 from partyroom._work import Work
 from partyroom._workers import Workers
@@ -69,6 +69,7 @@ class Settings:
     close_timeout: timedelta
     random: Random
     log: Logger
+    probe: Probe | None = None
 
 @final
 class Engine(Keeper):
@@ -116,6 +117,7 @@ class Engine(Keeper):
             log=settings.log,
             keeper=self,
             spawn=self._spawn,
+            probe=settings.probe,
         )
         self._scheduler: AlarmScheduler | None = None
         if settings.rings:
@@ -190,7 +192,8 @@ class Engine(Keeper):
         """Hear that nothing keeps a resting room awake: it sleeps later, or at once if only its alarm had woken it."""
         if self.closing or room in self._idle:
             return
-        if room.only_rang and not self._rings_soon(room):
+        probe = self._settings.probe
+        if (room.only_rang and not self._rings_soon(room)) or (probe is not None and probe.sleeps_at_once):
             self.put_to_sleep(room)
             return
         self._idle[room] = self._ticks()
@@ -244,7 +247,10 @@ class Engine(Keeper):
 
     def event_failed(self, event: Event, error: BaseException, /) -> None:
         """Log an error that nobody else will hear of."""
-        if event.reply is not None and event.kind != "message":
+        heard = event.reply is not None and event.kind != "message"
+        if self._settings.probe is not None:
+            self._settings.probe.event_failed(event, error, heard=heard)
+        if heard:
             return
         self._settings.log.error("%s failed", event, exc_info=error, extra={"room": str(event.place.key), "event": event.name})
 
@@ -406,12 +412,12 @@ class Engine(Keeper):
         found = {room.key: room.connections for room in self._rooms.values()} | self._connections
         return [f"{key}: {len(each)} clients are connected" for key, each in found.items() if len(each)]
 
-    def pending_timers(self) -> list[tuple[datetime, RoomKey | None, str, str]]:
-        """Give what waits on the clock in memory: when (wall time, if nobody corrects it), for which room, why, and its name."""
+    def pending_timers(self) -> list[tuple[datetime, Timer]]:
+        """Give what waits on the clock in memory: when (wall time, if nobody corrects it), and what it is."""
         now, ticks = self._settings.clock.now(), self._ticks()
         found = [(now + timedelta(microseconds=entry.due - ticks), entry.timer) for entry in self._monotonic.pending()]
         found += [(from_micros(entry.due), entry.timer) for entry in self._wall.pending()]
-        return [(due, timer.room, timer.kind, timer.name) for due, timer in found]
+        return found
 
     def statistics(self) -> Statistics:
         """Give the figures of this moment."""

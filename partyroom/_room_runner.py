@@ -463,6 +463,8 @@ class RoomRunner:
             heard = Event(self, "error", "on_error", partial(_run_on_error, event.subject, error))
             heard.subject = event.subject
             self.mailbox.push_first(heard)
+            if self.services.probe is not None:
+                self.services.probe.event_failed(event, error, heard=True)
             return
         self.services.keeper.event_failed(event, error)
 

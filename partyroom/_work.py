@@ -14,6 +14,7 @@ Must never poll, guess from the loop, or look at a clock.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final, TypeVar, final
 
@@ -42,12 +43,16 @@ HOLDER: Final[ContextVar[Holder | None]] = ContextVar("partyroom_holder", defaul
 class Work:
     """Counts the work in flight of one runtime."""
 
-    __slots__ = ("_loop", "_waiters", "count")
+    __slots__ = ("_loop", "_waiters", "count", "hosts", "on_host_waits")
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._waiters: list[OneShot[None]] = []
         self.count = 0
+        self.hosts = 0
+        """How many tasks of the host wait for something of this runtime."""
+        self.on_host_waits: Callable[[], None] | None = None
+        """Called when one more does; for a clock that moves by itself."""
 
     def take(self) -> None:
         """Count one more piece of work."""
@@ -94,9 +99,13 @@ class Work:
 
     async def _receive(self, shot: OneShot[T]) -> T:
         shot.on_done = self.take
+        self.hosts += 1
+        if self.on_host_waits is not None:
+            self.on_host_waits()
         try:
             return await shot.wait()
         finally:
+            self.hosts -= 1
             if shot.done:
                 self.give()
             else:

@@ -32,7 +32,7 @@ from partyroom._core.units import CURRENT
 from partyroom._engine import Engine, Settings
 from partyroom._native import current_loop
 from partyroom._room_runner import RoomRunner, callback
-from partyroom._services import RoomFactory
+from partyroom._services import Probe, RoomFactory
 from partyroom._work import HOLDER
 from partyroom.clock import SystemClock
 from partyroom.codec import JsonCodec
@@ -47,7 +47,7 @@ from partyroom.errors import (
     WrongRoomError,
 )
 from partyroom.protocols import AlarmScheduler, Client, Clock, Codec, Party, Room, RoomHandle, StorageBackend
-from partyroom.types import KeyRange, Limits, RingReport, RoomKey, Statistics
+from partyroom.types import KeyRange, Limits, RingReport, RoomKey, Statistics, Timer
 
 __all__ = ["Runtime"]
 
@@ -137,7 +137,9 @@ class Runtime:
             self._entered = False
             raise
         self._tasks = await create_task_group().__aenter__()
-        self._engine = Engine(self._settings, self._parties, current_loop(), self._tasks.start_soon)
+        probe = self._settings.probe
+        loop = current_loop() if probe is None else probe.loop()
+        self._engine = Engine(self._settings, self._parties, loop, self._tasks.start_soon)
         self._engine.start()
         return self
 
@@ -170,6 +172,10 @@ class Runtime:
         The ``async with`` still has to be left. See ``partyroom.testing.Harness.crash``.
         """
         self.engine().crash(error)
+
+    def instrument(self, probe: Probe) -> None:
+        """Have a probe look on from the next entering; for the testing kit."""
+        self._settings = attrs.evolve(self._settings, probe=probe)
 
     def engine(self) -> Engine:
         """Give the running engine; raise if there is none, or none for the code that asks. For the library's own use."""
@@ -236,6 +242,13 @@ class Runtime:
     def describe_work(self) -> list[str]:
         """Say what is in flight, a line each: which room, which event, whether it runs or waits."""
         return [] if self._engine is None else self._engine.describe_work()
+
+    def pending_timers(self) -> list[tuple[datetime, Timer]]:
+        """Give what waits on the clock in memory: when (wall time, if nobody corrects it), and what it is.
+
+        Alarms are not among it: they wait in the backend.
+        """
+        return [] if self._engine is None else self._engine.pending_timers()
 
     def statistics(self) -> Statistics:
         """Give the figures of this moment."""
