@@ -35,7 +35,8 @@ FEW: Final = 64
 class _Ordered(Protocol):
     """What can be sorted."""
 
-    def __lt__(self, other: Any, /) -> bool: ...  # noqa: ANN401 - as the standard library has it
+    def __lt__(self, other: Any, /) -> bool:  # noqa: ANN401 - as the standard library has it
+        ...
 
 
 T = TypeVar("T", bound=_Ordered)

@@ -71,7 +71,8 @@ class Hold:
 class _Act(Protocol):
     """What a fault does to a call: it is given the way on, and the call's arguments."""
 
-    async def __call__(self, proceed: Proceed, /, *args: Any) -> Any: ...  # noqa: ANN401 - of any of the calls
+    async def __call__(self, proceed: Proceed, /, *args: Any) -> Any:  # noqa: ANN401 - of any of the calls
+        ...
 
 
 @attrs.define(eq=False)

@@ -1,15 +1,214 @@
-"""The stores that the library supplies, judged by the contract that it ships."""
+"""The suite that judges backends: who can run it, what it says, and how long it takes to say it."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import unittest
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+import pytest
+from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
 from partyroom.backends.memory import MemoryBackend
+from partyroom.errors import BrokenContractError
 from partyroom.protocols import StorageBackend
 from partyroom.testing.backend_contract import BackendContract
+from partyroom.testing.backend_wrapper import BackendWrapper
+from partyroom.types import KeyRange, RoomKey
+
+CASES = [name for name in dir(BackendContract) if name.startswith("test_")]
 
 
 class TestMemoryBackend(BackendContract):
     @override
     def make_backend(self) -> StorageBackend:
         return MemoryBackend()
+
+
+class Contract(BackendContract):
+    """The contract of whatever a test hands in."""
+
+    def __init__(self, make: Callable[[], StorageBackend] = MemoryBackend) -> None:
+        self.make = make
+        self.folders: list[Path] = []
+
+    @override
+    def make_backend(self) -> StorageBackend:
+        self.folders.append(self.folder)
+        assert [] == list(self.folder.iterdir())
+        (self.folder / "data").write_bytes(b"")
+        return self.make()
+
+
+def python(code: str, *options: str) -> None:
+    subprocess.run([sys.executable, *options, "-c", code], check=True)
+
+
+def test_unittest_can_run_it() -> None:
+    class MemoryTest(TestMemoryBackend, unittest.TestCase):
+        pass
+
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(MemoryTest).run(result)
+    assert (len(CASES), True) == (result.testsRun, result.wasSuccessful())
+
+
+def test_importing_it_imports_no_test_runner() -> None:
+    python(
+        "import sys; import partyroom.testing.backend_contract; "
+        "assert not {'pytest', 'unittest', 'hypothesis'} & {*sys.modules}, 'a test runner was imported'"
+    )
+
+
+def test_without_trio_it_runs_on_asyncio_alone() -> None:
+    python(
+        "import sys; sys.modules['trio'] = None\n"
+        "from partyroom.testing.backend_contract import BackendContract\n"
+        "class Judged(Exception): pass\n"
+        "class Contract(BackendContract):\n"
+        "    def make_backend(self): raise Judged\n"
+        "try: Contract().test_atomic()\n"
+        "except Judged: sys.exit(0)\n"
+        "sys.exit(1)\n"
+    )
+    python(
+        "import sys; sys.modules['trio'] = None\n"
+        "from partyroom.testing.backend_contract import BackendContract\n"
+        "class Contract(BackendContract):\n"
+        "    loops = ('trio',)\n"
+        "    def make_backend(self): raise AssertionError\n"
+        "Contract().test_atomic()\n"
+    )
+
+
+def test_without_docstrings_a_clause_goes_by_the_name_of_its_case() -> None:
+    python(
+        "import sys\n"
+        "from partyroom.errors import BrokenContractError\n"
+        "from partyroom.testing.backend_contract import BackendContract\n"
+        "class Contract(BackendContract):\n"
+        "    def make_backend(self): return None\n"
+        "try: Contract().test_atomic()\n"
+        "except BrokenContractError as error: sys.exit(not error.clause.startswith('test_atomic (test_atomic, on'))\n",
+        "-OO",
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_case_states_its_clause(case: str) -> None:
+    clause = getattr(BackendContract, case).__doc__
+    assert clause.endswith("."), clause
+    assert "\n" not in clause, clause
+
+
+def test_every_store_has_an_empty_folder_of_its_own_that_goes_away() -> None:
+    contract = Contract()
+    contract.sequences = 2
+    contract.test_generated_sequences()
+    assert 2 * (1 + 2) == len(set(contract.folders))
+    assert [] == [folder for folder in contract.folders if folder.exists()]
+
+
+def broken(contract: BackendContract, case: str) -> BrokenContractError:
+    """Give what a case finds wrong."""
+    with pytest.raises(BrokenContractError) as caught:
+        getattr(contract, case)()
+    return caught.value
+
+
+class Unreadable(BackendWrapper):
+    def __init__(self) -> None:
+        super().__init__(MemoryBackend())
+
+    @override
+    async def read(self, room: RoomKey, keys: Collection[str], /) -> Mapping[str, bytes]:
+        message = "disk I/O error"
+        raise OSError(message)
+
+
+def test_an_unexpected_error_is_told_in_words_and_attached() -> None:
+    found = broken(Contract(Unreadable), "test_reads_give_what_exists")
+    expected = (
+        "A read gives those of its keys that exist, however many it is asked for, and nothing else."
+        " (test_reads_give_what_exists, on asyncio)\n"
+        "  when:     running the case\n"
+        "  expected: no error\n"
+        "  seen:     OSError: disk I/O error"
+    )
+    assert (expected, OSError) == (str(found), type(found.__cause__))
+
+
+def test_an_unexpected_error_while_others_run_is_no_group() -> None:
+    found = broken(Contract(Unreadable), "test_reads_during_a_commit")
+    assert "OSError: disk I/O error" == found.seen
+
+
+class Stuck(BackendWrapper):
+    def __init__(self) -> None:
+        super().__init__(MemoryBackend())
+
+    @override
+    async def read(self, room: RoomKey, keys: Collection[str], /) -> Mapping[str, bytes]:
+        while True:
+            await checkpoint()
+
+
+def test_a_call_that_never_returns_is_told() -> None:
+    contract = Contract(Stuck)
+    contract.patience = 0.01
+    found = broken(contract, "test_reads_give_what_exists")
+    assert ("an end within 0.01 s", "a call that does not return") == (found.expected, found.seen)
+
+
+class Doubling(BackendWrapper):
+    """Gives every value twice as long as it was."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryBackend())
+
+    @override
+    async def scan(self, room: RoomKey, keys: KeyRange, limit: int, /) -> Sequence[tuple[str, bytes]]:
+        return [(key, value * 2) for key, value in await super().scan(room, keys, limit)]
+
+
+def test_long_values_are_cut_in_the_message() -> None:
+    found = broken(Contract(Doubling), "test_bytes_are_kept_exactly")
+    assert len(str(found)) < 3000
+    assert "... (" in found.seen
+
+
+def test_a_sequence_is_told_with_its_seed_and_as_short_as_it_can_be() -> None:
+    found = broken(Contract(Doubling), "test_generated_sequences")
+    seed, *operations, place = found.when.splitlines()
+    assert "seed 0, 50 steps, of which these are enough:" == seed
+    assert 1 == len(operations)
+    assert place.startswith("  at:       Group("), place
+
+
+def test_a_seed_finds_the_same_again() -> None:
+    first, second = (broken(Contract(Doubling), "test_generated_sequences") for _ in range(2))
+    assert str(first) == str(second)
+
+
+class OnceWrong(BackendWrapper):
+    """Gives a wrong answer once in a process."""
+
+    scans = count()
+
+    def __init__(self) -> None:
+        super().__init__(MemoryBackend())
+
+    @override
+    async def scan(self, room: RoomKey, keys: KeyRange, limit: int, /) -> Sequence[tuple[str, bytes]]:
+        if next(self.scans) == 0:
+            return [("wrong", b"")]
+        return await super().scan(room, keys, limit)
+
+
+def test_a_finding_that_does_not_come_again_is_told_as_that() -> None:
+    found = broken(Contract(OnceWrong), "test_generated_sequences")
+    assert ("the same each time", "a finding once, and none the next time") == (found.expected, found.seen)
