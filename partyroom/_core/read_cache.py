@@ -40,9 +40,6 @@ UNKNOWN: Final = Unknown.UNKNOWN
 MAX_BOUNDS: Final = 64
 """How many bounds of known ranges are kept: they are not counted as bytes, and each new range copies them."""
 
-MANY: Final = 32
-"""From how many new keys on it is quicker to sort all again than to put each in its place."""
-
 
 @final
 class CacheBudget:
@@ -88,7 +85,7 @@ class RoomView:
     so that what was sealed during the read, and is newer than its answer, is still there to win.
     """
 
-    __slots__ = ("_budget", "_bytes", "_cleared", "_known", "_order", "_reads", "_sealed", "_threshold", "values")
+    __slots__ = ("_budget", "_bytes", "_known", "_order", "_reads", "_sealed", "_threshold", "values")
 
     def __init__(self, budget: CacheBudget) -> None:
         self.values: dict[str, bytes | None] = {}
@@ -96,11 +93,9 @@ class RoomView:
         self._known = NOTHING
         """The ranges in which every key that exists is among ``values``."""
         self._order: list[str] | None = None
-        """The known keys in order; ``None`` until it is asked for, and again after many new keys."""
+        """The known keys in order; ``None`` until it is asked for."""
         self._sealed: dict[int, Collection[str]] | None = None
         """The keys of each commit that is not durable yet, by its number."""
-        self._cleared: int | None = None
-        """The number of the latest commit that deletes all, until it is durable."""
         self._reads = 0
         self._bytes = 0
         self._threshold = budget.room_bytes
@@ -152,8 +147,6 @@ class RoomView:
         if clear:
             self._drop_all()
             self._known = EVERYTHING
-            self._cleared = number
-        self._expect(len(values))
         for key, data in values.items():
             self._store(key, data)
         if self._sealed is None:
@@ -163,12 +156,10 @@ class RoomView:
         self._budget.keep()
 
     def confirm(self, number: int) -> None:
-        """Hear that a sealed commit is durable: the store will tell all of it from now on."""
+        """Hear that a sealed commit is durable, and all before it: the store will tell all of it from now on."""
         if self._sealed is None:
             return
         keys = self._sealed.pop(number, ())
-        if self._cleared == number:
-            self._cleared = None
         self._drop_absent(keys)
         if not self._sealed:
             self._sealed = None
@@ -215,7 +206,6 @@ class RoomView:
 
         ``complete`` says whether they are all. The beginning of the range is known afterwards.
         """
-        self._expect(len(rows))
         for key, data in rows:
             self.learn(key, data)
         told = gap if complete else until(gap, rows[-1][0])
@@ -226,7 +216,7 @@ class RoomView:
 
     def forget(self) -> None:
         """Forget all that the store could tell again; nothing while it is being read."""
-        if self._may_forget():
+        if not self._reads:
             self._shrink_to(0)
 
     def close(self) -> None:
@@ -240,14 +230,10 @@ class RoomView:
         self._budget.offer(self)
 
     def _shrink(self) -> None:
-        if self._bytes > self._threshold and self._may_forget():
+        if self._bytes > self._threshold and not self._reads:
             # A quarter more than needed, and again after growing by a quarter: looking at all keys has to pay.
             self._shrink_to(self._budget.room_bytes * 3 // 4)
             self._threshold = max(self._budget.room_bytes, self._bytes * 5 // 4)
-
-    def _may_forget(self) -> bool:
-        # All keys since an unconfirmed deletion of all are unconfirmed themselves, and so is the absence of all others.
-        return not self._reads and self._cleared is None
 
     def _shrink_to(self, size: int) -> None:
         """Forget the oldest keys that the store could tell again."""
@@ -256,6 +242,8 @@ class RoomView:
             if self._bytes <= size:
                 break
             self._grow(-_size(key, self.values.pop(key)))
+            # Ranges count on their keys. Nothing known since an unconfirmed deletion of all can be forgotten, nor then
+            # is its range.
             self._known = NOTHING
         self._order = None
         # A dict that was large stays large, however little is left in it.
@@ -279,10 +267,6 @@ class RoomView:
         self._grow(-_size(key, self.values.pop(key)))
         if self._order is not None:
             del self._order[bisect_left(self._order, key)]
-
-    def _expect(self, count: int) -> None:
-        if count > MANY:
-            self._order = None
 
     def _grow(self, size: int) -> None:
         self._bytes += size

@@ -28,7 +28,7 @@ class Loud(str):
 
     __slots__ = ()
     __str__ = str.upper
-    __hash__ = str.__len__  # type: ignore[assignment]
+    __hash__ = str.__len__
 
 
 # Few characters, so that texts collide, at the borders that matter: NUL, ASCII, the surrogate gap, the very last one.
