@@ -12,7 +12,7 @@ The map of the house, from the ground up; an import only ever points down:
   the order of alarms, retries, recurrences.
 - ``_native``, ``_work``, ``_timers``, ``_workers``, ``_committer``, ``_room_clock``, ``_room_state``, ``_room_storage``,
   ``_alarm_loop``, ``connections``, ``clock``, ``codec``, ``backends``: effects, one each.
-- ``_services``, ``_calls``, ``_room_context``, ``_room_runner``: one awake room, one event at a time.
+- ``_services``, ``_calls``, ``_ringing``, ``_room_context``, ``_room_runner``: one awake room, one event at a time.
 - ``_engine``, ``runtime``: who is awake, and the handles that reach them.
 
 A message: ``runtime`` handle -> ``_room_runner`` event -> the author's Room -> ``_room_storage`` put -> ``_core.units``
@@ -88,6 +88,7 @@ from partyroom.runtime import Runtime
 from partyroom.types import (
     Alarm,
     AlarmCursor,
+    AlarmInfo,
     AlarmRow,
     Commit,
     KeyRange,
@@ -103,6 +104,7 @@ from partyroom.types import (
 __all__ = [
     "Alarm",
     "AlarmCursor",
+    "AlarmInfo",
     "AlarmRow",
     "AlarmScheduler",
     "AlarmTimeError",

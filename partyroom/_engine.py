@@ -48,7 +48,7 @@ GOING_AWAY: Final = 1001
 LONGEST_BACK_OFF: Final = 10
 """A room that cannot be woken for its alarm is tried again after 2, 4, 8 ... and at most 1,024 seconds."""
 
-StartTask = Callable[..., None]
+StartTask = Callable[..., object]
 """Starts a task: ``task_group.start_soon``."""
 
 
@@ -289,14 +289,17 @@ class Engine(Keeper):
         rows = await self.due_rows(None, cursor, limit)
         return [Upcoming(from_micros(row.due), row.room, row.name) for row in rows if row.due is not None]
 
-    async def due_rows(self, before: int | None, cursor: AlarmCursor | None, limit: int) -> list[AlarmRow]:
-        """Read the next alarms of the parties that there are; those of others wait, and are logged once."""
+    async def due_rows(
+        self, before: int | None, cursor: AlarmCursor | None, limit: int, *, party: str | None = None
+    ) -> list[AlarmRow]:
+        """Read the next alarms of one party, or of all that there are; those of others wait, and are logged once."""
         found: list[AlarmRow] = []
         while len(found) < limit:
             rows = await self._settings.backend.due_alarms(before, cursor, limit)
             for row in rows:
                 if row.room.party in self._settings.factories:
-                    found.append(row)
+                    if party is None or row.room.party == party:
+                        found.append(row)
                 elif row.room.party not in self._told:
                     self._told.add(row.room.party)
                     self._settings.log.warning("alarms of the party %r wait: it is not registered", row.room.party)

@@ -23,7 +23,7 @@ from partyroom._room_clock import CountedClock
 from partyroom._room_storage import RoomStorage, StorageOwner
 from partyroom._work import HOLDER, Holder
 from partyroom.connections import Connections, RoomConnection, check_message, unit_of
-from partyroom.protocols import Connection, Party, RoomClock, RoomContext, Storage, TaskGroup
+from partyroom.protocols import Connection, Party, RoomClock, RoomContext, TaskGroup
 
 __all__ = ["Context"]
 
@@ -72,7 +72,7 @@ class Context(RoomContext):
 
     @property
     @override
-    def storage(self) -> Storage:
+    def storage(self) -> RoomStorage:
         return self._storage
 
     @property
@@ -129,7 +129,7 @@ def _deliver(connections: Sequence[RoomConnection], message: str | bytes) -> Non
 class _Branches(TaskGroup):
     """Counts the branches of one ``ctx.task_group()``: each holds a token of its own."""
 
-    def __init__(self, room: ContextRoom, start_soon: Callable[..., None]) -> None:
+    def __init__(self, room: ContextRoom, start_soon: Callable[..., object]) -> None:
         self._services = room.services
         self._start_soon = start_soon
         self._running = 0

@@ -24,14 +24,13 @@ from typing import Any, Final, NoReturn, final
 from anyio import CancelScope, get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
 
-from partyroom._core.instants import to_micros
 from partyroom._core.mailbox import Mailbox
 from partyroom._core.output_gate import OutputGate
-from partyroom._core.ringing import after_failure, describe
-from partyroom._core.units import CURRENT, Event, Unit, Writes
+from partyroom._core.units import CURRENT, Event, Unit
+from partyroom._ringing import conclude, find_due, keep_ringing, set_ringing
 from partyroom._room_clock import microseconds
 from partyroom._room_context import Context
-from partyroom._room_storage import RoomState
+from partyroom._room_state import RoomState
 from partyroom._services import RoomFactory, Services
 from partyroom._timers import Entry
 from partyroom._work import HOLDER, Holder
@@ -46,7 +45,7 @@ from partyroom.errors import (
     RuntimeClosedError,
 )
 from partyroom.protocols import Room
-from partyroom.types import Alarm, AlarmRow, RetryPolicy, RoomKey, Timer
+from partyroom.types import Alarm, AlarmRow, RoomKey, Timer
 
 __all__ = ["RoomRunner", "callback"]
 
@@ -221,6 +220,8 @@ class RoomRunner:
             if event.kind == "ring":
                 if not await self._prepare_ring(event):
                     return
+            elif event.kind == "steer":
+                await self.claim()
             elif not self._started:
                 await self._start(event)
             self._begin(event)
@@ -482,56 +483,31 @@ class RoomRunner:
         wanted: AlarmRow | None = event.subject
         event.subject = None
         try:
-            row = await self._due_row(wanted)
+            await self.claim()
+            row = await find_due(self, wanted)
             if row is None:
                 return False
             if not self._started:
                 await self._start(event)
-                row = await self._due_row(row)
+                row = await find_due(self, row)
         except BaseException:
             # Not the alarm's fault, so no retry of it is used up: it is stored as it was.
             event.kind = "wake"
             self.services.keeper.ring_failed_to_start(self.key)
             raise
-        return row is not None and self._set_ringing(event, row)
-
-    async def _due_row(self, wanted: AlarmRow | None) -> AlarmRow | None:
-        """Give the alarm that is due first, or the wanted one if it is due and as it was."""
-        await self.claim()
-        table = await self.state.alarms()
-        row = table.first() if wanted is None else table.rows.get(wanted.name)
-        if row is None or row.due is None or row.due > self._now():
-            return None
-        return row if wanted is None or row.due == wanted.due else None
-
-    def _set_ringing(self, event: Event, row: AlarmRow) -> bool:
+        if row is None:
+            return False
         on_alarm = callback(self.instance, "on_alarm")
         if on_alarm is None:
             event.kind = "wake"
             self.services.keeper.alarm_without_handler(self.key, type(self.instance))
             return False
-        event.ringing = row
-        event.subject = describe(row, self.services.codec)
-        event.run = partial(_run_on_alarm, event.subject)
-        return True
+        return set_ringing(self, event, row, on_alarm)
 
     def _conclude_ring(self, event: Event) -> None:
-        """Delete the alarm in the commit that stores what its handler did (G9), or store when it is retried (G12)."""
-        row = event.ringing
-        assert row is not None
-        if event.error is None:
-            event.layer().alarms.setdefault(row.name, None)
-            event.result = event.subject
-            return
-        if isinstance(event.error, RoomBrokenError | RuntimeClosedError):
-            return
-        policy: RetryPolicy = getattr(self.instance, "alarm_retry", Room.alarm_retry)
-        retried = after_failure(row, event.error, policy, self._now(), self.services.random.random())
-        event.writes = Writes()
-        event.writes.alarms[row.name] = retried
-
-    def _now(self) -> int:
-        return to_micros(self.services.clock.clock.now())
+        alarm, error = event.subject, event.error
+        if conclude(self, event) and isinstance(alarm, Alarm) and callback(self.instance, "on_alarm_failed") is not None:
+            self.mailbox.push_first(Event(self, "alarm_failed", "on_alarm_failed", partial(_run_on_alarm_failed, alarm, error)))
 
     # --- what a room asks for ------------------------------------------------
 
@@ -546,22 +522,10 @@ class RoomRunner:
         part.open = False
         part.reply = self.services.loop.one_shot()
         if part.writes is not None and unit.event.ringing is not None:
-            self._keep_ringing(unit.event, part.writes)
+            keep_ringing(unit.event, part.writes)
         self.seal(part)
         self.services.committer.call_worker()
         await self.services.work.wait(part.reply)
-
-    @staticmethod
-    def _keep_ringing(event: Event, writes: Writes) -> None:
-        """Leave the ringing alarm to the event's end; one that its handler has set again stands, and a raise is not retried."""
-        row = event.ringing
-        assert row is not None
-        if writes.alarms.get(row.name) is not None:
-            event.ringing = None
-        elif writes.clear:
-            writes.alarms[row.name] = row
-        else:
-            writes.alarms.pop(row.name, None)
 
     def abort(self, reason: str) -> NoReturn:
         """Throw the instance away, and end the running event."""
@@ -659,8 +623,9 @@ class RoomRunner:
             await on_close(connection, code, reason, was_clean)
 
 
-async def _run_on_alarm(alarm: Alarm, instance: Room) -> None:
-    await instance.on_alarm(alarm)
+async def _run_on_alarm_failed(alarm: Alarm, error: BaseException | None, instance: Room) -> None:
+    assert isinstance(error, Exception)
+    await instance.on_alarm_failed(alarm, error)
 
 
 async def _run_on_error(connection: RoomConnection, error: Exception, instance: Room) -> None:

@@ -13,7 +13,7 @@ Must never write anything: what was written is handed on when the event is seale
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import Token
 from datetime import datetime, timedelta
@@ -22,8 +22,8 @@ from typing import Any, Final, Protocol, TypeVar, final, overload
 
 from typing_extensions import override
 
-from partyroom._core.alarm_record import AlarmRecord
-from partyroom._core.instants import alarm_time, from_micros
+from partyroom._core.alarm_life import look_at, new_row, pause, resume, ring_again
+from partyroom._core.instants import from_micros, to_micros
 from partyroom._core.keys import check_key, check_limit, check_name, key_range
 from partyroom._core.pages import Page
 from partyroom._core.read_cache import UNKNOWN, Unknown
@@ -31,12 +31,16 @@ from partyroom._core.units import CURRENT, Place, Unit
 from partyroom._room_state import RoomState
 from partyroom._services import Services
 from partyroom.errors import LimitExceededError, NoHandlerError, NotStorableError, OutsideEventError, RoomBrokenError
-from partyroom.protocols import Storage
-from partyroom.types import AlarmRow, KeyRange
+from partyroom.protocols import AlarmInfos, Storage
+from partyroom.recurrence import Recurrence
+from partyroom.types import AlarmRow, KeyRange, RetryPolicy
 
 __all__ = ["RoomStorage", "StorageOwner"]
 
 T = TypeVar("T")
+
+Rows = list[AlarmRow]
+"""A name for what a class with a method ``list`` cannot spell."""
 
 PAGE: Final = 1000
 """How many entries are read at a time: a page of small values keeps the loop for a few milliseconds at most."""
@@ -250,27 +254,87 @@ class RoomStorage(Storage):
         return None if row is None or row.due is None else from_micros(row.due)
 
     @override
-    async def set_alarm(self, when: datetime | timedelta, /, *, name: str | None = None, payload: object = None) -> None:
+    async def set_alarm(
+        self,
+        when: datetime | timedelta | Recurrence,
+        /,
+        *,
+        name: str | None = None,
+        payload: object = None,
+        retry: RetryPolicy | None = None,
+        spread: timedelta = timedelta(),
+    ) -> None:
         unit = self._unit()
         row_name = self._name(name)
-        services = self._room.services
-        due = alarm_time(when, services.clock.clock.now())
         if not self._room.can_ring():
             message = f"{self._room.key}: the room has no on_alarm, so that an alarm could not ring"
             raise NoHandlerError(message)
-        data = None if payload is None else self._encode("alarm payload", payload)
-        record = AlarmRecord(id=f"{services.random.getrandbits(64):016x}", payload=data)
-        await self._room.state.alarms()
-        unit.layer().alarms[row_name] = AlarmRow(self._room.key, row_name, due, record.encode())
+        random = self._room.services.random
+        ringing = unit.root.ringing
+        unit.layer().alarms[row_name] = new_row(
+            self._room.key,
+            row_name,
+            when,
+            self._now(),
+            number=random.getrandbits(64),
+            payload=None if payload is None else self._encode("alarm payload", payload),
+            retry=retry,
+            spread=spread,
+            chance=random.random() if spread else 0.0,
+            current=await self._find_alarm(unit, row_name),
+            ringing=ringing if ringing is not None and ringing.name == row_name else None,
+        )
 
     @override
     async def delete_alarm(self, name: str | None = None, /) -> None:
+        await self.discard_alarm(name)
+
+    async def discard_alarm(self, name: str | None) -> bool:
+        """Delete an alarm; say whether there was one."""
         unit = self._unit()
         row_name = self._name(name)
-        await self._room.state.alarms()
+        existed = await self._find_alarm(unit, row_name) is not None
         unit.layer().alarms[row_name] = None
+        return existed
+
+    @override
+    async def list_alarms(self) -> AlarmInfos:
+        rows = await self._all_alarms(self._unit())
+        rows.sort(key=lambda row: (row.due is None, row.due, row.name))
+        codec = self._room.services.codec
+        return [look_at(row, codec) for row in rows]
+
+    @override
+    async def ring_alarm(self, name: str | None = None, /) -> bool:
+        number = self._room.services.random.getrandbits(64)
+        return await self._steer(name, lambda row: ring_again(row, self._now(), number))
+
+    @override
+    async def pause_alarm(self, name: str | None = None, /) -> bool:
+        return await self._steer(name, pause)
+
+    @override
+    async def resume_alarm(self, name: str | None = None, /) -> bool:
+        chance = self._room.services.random.random()
+        return await self._steer(name, lambda row: resume(row, self._now(), chance))
+
+    async def _steer(self, name: str | None, step: Callable[[AlarmRow], AlarmRow | None]) -> bool:
+        """Make a step in an alarm's life; say whether it was one."""
+        unit = self._unit()
+        row_name = self._name(name)
+        row = await self._find_alarm(unit, row_name)
+        stepped = None if row is None else step(row)
+        if row is None or stepped == row:
+            return False
+        unit.layer().alarms[row_name] = stepped
+        return True
+
+    def _now(self) -> int:
+        return to_micros(self._room.services.clock.clock.now())
 
     async def _find_alarm(self, unit: Unit, name: str) -> AlarmRow | None:
+        # Read in any case: an event that changes an alarm is sealed only when all are known.
+        table = await self._room.state.alarms()
         for writes in unit.layers():
             if name in writes.alarms:
                 return writes.alarms[name]
@@ -279,7 +343,17 @@ class RoomStorage(Storage):
         ringing = unit.root.ringing
         if ringing is not None and ringing.name == name:
             return None
-        return (await self._room.state.alarms()).rows.get(name)
+        return table.rows.get(name)
+
+    async def _all_alarms(self, unit: Unit) -> Rows:
+        found: dict[str, AlarmRow | None] = dict((await self._room.state.alarms()).rows)
+        if unit.root.ringing is not None:
+            found[unit.root.ringing.name] = None
+        for writes in reversed(tuple(unit.layers())):
+            if writes.clear:
+                found.clear()
+            found.update(writes.alarms)
+        return [row for row in found.values() if row is not None]
 
 
 @final

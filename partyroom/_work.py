@@ -62,9 +62,17 @@ class Work:
         """Count one piece of work as done, and wake who waits for none to be left."""
         self.count -= 1
         if not self.count and self._waiters:
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter.set(None)
+            self._tell()
+
+    def end(self) -> None:
+        """Count nothing any more: what was in flight ended with the runtime."""
+        self.count = 0
+        self._tell()
+
+    def _tell(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.set(None)
 
     async def wait_idle(self) -> None:
         """Return when nothing is in flight; at once if nothing is."""

@@ -34,7 +34,8 @@ from typing import (
 )
 
 from partyroom.errors import CommitError
-from partyroom.types import Alarm, AlarmCursor, AlarmRow, Commit, KeyRange, RetryPolicy, RoomKey, Timer
+from partyroom.recurrence import Recurrence
+from partyroom.types import Alarm, AlarmCursor, AlarmInfo, AlarmRow, Commit, KeyRange, RetryPolicy, RoomKey, Timer
 
 __all__ = [
     "AlarmScheduler",
@@ -57,6 +58,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 T = TypeVar("T")
+
+AlarmInfos = list[AlarmInfo]
+"""A name for what a class with a method ``list`` cannot spell."""
 
 
 # --- what authors supply -----------------------------------------------------
@@ -123,6 +127,13 @@ class Room(Protocol):
         """Run when an alarm rings: never early, and again after an error (G8 to G12).
 
         The alarm goes away in the commit that stores what this handler did (G9).
+        """
+        return
+
+    async def on_alarm_failed(self, alarm: Alarm, error: Exception, /) -> None:
+        """Hear that an alarm has raised for the last time: it is kept as failed, or goes on to its next occurrence (G12).
+
+        An event of its own, right after the one that failed. Not called again if it raises, or if the process ends.
         """
         return
 
@@ -371,18 +382,56 @@ class Storage(Protocol):
         ...
 
     async def set_alarm(
-        self, when: datetime | timedelta, /, *, name: str | None = None, payload: object = None
+        self,
+        when: datetime | timedelta | Recurrence,
+        /,
+        *,
+        name: str | None = None,
+        payload: object = None,
+        retry: RetryPolicy | None = None,
+        spread: timedelta = timedelta(),
     ) -> None:
         """Set the alarm of that name, replacing the one there is (G10).
 
-        ``when`` is an aware ``datetime`` in any zone, or a ``timedelta`` from now; the past rings at once. ``payload``
-        is copied. Stored in the event's own commit (G13). Raises :class:`AlarmTimeError` for any other ``when``,
-        :class:`NoHandlerError` if the room has no ``on_alarm`` (G14).
+        ``when`` is an aware ``datetime`` in any zone, a ``timedelta`` from now, or a recurrence (:class:`Every`,
+        :class:`Cron`); the past rings at once. Setting a recurrence that is set already keeps its next time, so that
+        ``on_start`` may declare schedules at every start. ``payload`` is copied. ``retry`` is this alarm's own policy;
+        without it, the room's ``alarm_retry`` holds. ``spread`` is the longest random delay of each ring, for alarms
+        of many rooms that would all ring at once. Stored in the event's own commit (G13). Raises
+        :class:`AlarmTimeError` for any other ``when``, :class:`NoHandlerError` if the room has no ``on_alarm`` (G14).
         """
         ...
 
     async def delete_alarm(self, name: str | None = None, /) -> None:
-        """Delete the alarm of that name, its retries included; nothing happens if there is none."""
+        """Delete the alarm of that name, its retries included, or a failed one; nothing happens if there is none.
+
+        In its own handler it ends the recurrence of the alarm that rings.
+        """
+        ...
+
+    async def list_alarms(self) -> AlarmInfos:
+        """Give all alarms of the room, failed and paused ones included: by next time, then by name, those without one last.
+
+        In its own handler an alarm that rings once is not among them, until it is set again (G11).
+        """
+        ...
+
+    async def ring_alarm(self, name: str | None = None, /) -> bool:
+        """Have the alarm of that name ring now, pending, paused or failed, with all of its retries before it again.
+
+        A recurrence goes on as if it had not been. Say whether there is such an alarm.
+        """
+        ...
+
+    async def pause_alarm(self, name: str | None = None, /) -> bool:
+        """Keep the alarm of that name from ringing until it is resumed; say whether there is one that would ring."""
+        ...
+
+    async def resume_alarm(self, name: str | None = None, /) -> bool:
+        """Let a paused alarm ring again: at its time, or at once if that has passed; a recurrence at its next occurrence.
+
+        Say whether there is a paused alarm of that name.
+        """
         ...
 
 
@@ -504,6 +553,26 @@ class RoomHandle(Protocol):
         """Read the room's committed values, ordered by key, without waking it."""
         ...
 
+    async def list_alarms(self) -> list[AlarmInfo]:
+        """Give the room's alarms, as :meth:`Storage.list_alarms` does, without starting the room."""
+        ...
+
+    async def ring_alarm(self, name: str | None = None, /) -> bool:
+        """Have an alarm ring now, as :meth:`Storage.ring_alarm` does; returns when that is stored, not when it has rung."""
+        ...
+
+    async def pause_alarm(self, name: str | None = None, /) -> bool:
+        """Keep an alarm from ringing, as :meth:`Storage.pause_alarm` does, without starting the room."""
+        ...
+
+    async def resume_alarm(self, name: str | None = None, /) -> bool:
+        """Let a paused alarm ring again, as :meth:`Storage.resume_alarm` does, without starting the room."""
+        ...
+
+    async def delete_alarm(self, name: str | None = None, /) -> bool:
+        """Delete an alarm, also a failed one, without starting the room; say whether there was one."""
+        ...
+
 
 class Party(Protocol):
     """All the rooms of one kind."""
@@ -519,6 +588,18 @@ class Party(Protocol):
 
     async def rooms(self, *, prefix: str = "", start_after: str | None = None, limit: int = 1000) -> list[str]:
         """Give the ids of stored rooms, those that hold a value or an alarm, in order."""
+        ...
+
+    async def list_alarms(self, *, start_after: AlarmInfo | None = None, limit: int = 1000) -> list[AlarmInfo]:
+        """Give the party's alarms that will ring, by time, room and name; ``start_after`` is the last one of the page before."""
+        ...
+
+    async def parked_alarms(self, *, start_after: AlarmInfo | None = None, limit: int = 1000) -> list[AlarmInfo]:
+        """Give the party's alarms that will not ring by themselves, failed or paused, by room and name."""
+        ...
+
+    async def failed_alarms(self, *, start_after: AlarmInfo | None = None, limit: int = 1000) -> list[AlarmInfo]:
+        """Give the party's failed alarms, with their errors, by room and name (G12)."""
         ...
 
 

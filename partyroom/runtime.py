@@ -27,11 +27,14 @@ from anyio.abc import TaskGroup
 from typing_extensions import Self, override
 
 from partyroom._calls import await_earlier, perform
+from partyroom._core.alarm_life import look_at
+from partyroom._core.instants import to_micros
 from partyroom._core.keys import check_limit, check_name, check_room_id, key_range
 from partyroom._core.units import CURRENT
 from partyroom._engine import Engine, Settings
 from partyroom._native import current_loop
 from partyroom._room_runner import RoomRunner, callback
+from partyroom._room_storage import RoomStorage
 from partyroom._services import Probe, RoomFactory
 from partyroom._work import HOLDER
 from partyroom.clock import SystemClock
@@ -47,7 +50,7 @@ from partyroom.errors import (
     WrongRoomError,
 )
 from partyroom.protocols import AlarmScheduler, Client, Clock, Codec, Party, Room, RoomHandle, StorageBackend
-from partyroom.types import KeyRange, Limits, RingReport, RoomKey, Statistics, Timer
+from partyroom.types import AlarmCursor, AlarmInfo, KeyRange, Limits, RingReport, RoomKey, Statistics, Timer
 
 __all__ = ["Runtime"]
 
@@ -164,7 +167,7 @@ class Runtime:
                 await self._settings.backend.__aexit__(None, None, None)
             self._engine = self._tasks = None
             self._entered = False
-            engine.work.give()
+            engine.work.end()
 
     def crash(self, error: RuntimeClosedError) -> None:
         """Stop as a killed process would, for tests: nothing more is committed, and whoever waits gets ``error``.
@@ -258,7 +261,6 @@ class Runtime:
 class _Parties(dict[str, Party]):
     """The parties by name, for reading; a name that there is none of is said to be so."""
 
-    @override
     def __missing__(self, name: str) -> Party:
         raise UnknownPartyError(name, tuple(self))
 
@@ -294,6 +296,33 @@ class _Party(Party):
         if ids is None:
             return []
         return list(await self._runtime.backend.rooms(self._name, ids, check_limit(limit, self._name)))
+
+    @override
+    async def list_alarms(self, *, start_after: AlarmInfo | None = None, limit: int = 1000) -> list[AlarmInfo]:
+        cursor = None
+        if start_after is not None and start_after.next_time is not None:
+            cursor = AlarmCursor(to_micros(start_after.next_time), start_after.room, start_after.name or "")
+        rows = await self._runtime.engine().due_rows(None, cursor, check_limit(limit, self._name), party=self._name)
+        return [look_at(row, self._runtime.codec) for row in rows]
+
+    @override
+    async def parked_alarms(self, *, start_after: AlarmInfo | None = None, limit: int = 1000) -> list[AlarmInfo]:
+        self._runtime.engine()
+        after = None if start_after is None else (start_after.room.id, start_after.name or "")
+        rows = await self._runtime.backend.parked_alarms(self._name, after, check_limit(limit, self._name))
+        return [look_at(row, self._runtime.codec) for row in rows]
+
+    @override
+    async def failed_alarms(self, *, start_after: AlarmInfo | None = None, limit: int = 1000) -> list[AlarmInfo]:
+        wanted = check_limit(limit, self._name)
+        found: list[AlarmInfo] = []
+        page = await self.parked_alarms(start_after=start_after, limit=PAGE)
+        while page:
+            found += [each for each in page if each.status == "failed"]
+            if len(found) >= wanted or len(page) < PAGE:
+                break
+            page = await self.parked_alarms(start_after=page[-1], limit=PAGE)
+        return found[:wanted]
 
 
 @final
@@ -365,6 +394,34 @@ class _Handle(RoomHandle):
                 break
             rows = await backend.scan(self._key, KeyRange(rows[-1][0] + "\0"), PAGE)
         return found
+
+    # --- alarms, seen and steered from outside -------------------------------
+
+    async def _steer(self, name: str, step: Callable[[RoomStorage], Awaitable[T]]) -> T:
+        """Do something to the room's alarms as an event of the room, without starting it."""
+        room = self._room()
+        result: T = await perform(room, "steer", name, lambda _: step(room.context.storage))
+        return result
+
+    @override
+    async def list_alarms(self) -> list[AlarmInfo]:
+        return await self._steer("list_alarms", lambda storage: storage.list_alarms())
+
+    @override
+    async def ring_alarm(self, name: str | None = None, /) -> bool:
+        return await self._steer("ring_alarm", lambda storage: storage.ring_alarm(name))
+
+    @override
+    async def pause_alarm(self, name: str | None = None, /) -> bool:
+        return await self._steer("pause_alarm", lambda storage: storage.pause_alarm(name))
+
+    @override
+    async def resume_alarm(self, name: str | None = None, /) -> bool:
+        return await self._steer("resume_alarm", lambda storage: storage.resume_alarm(name))
+
+    @override
+    async def delete_alarm(self, name: str | None = None, /) -> bool:
+        return await self._steer("delete_alarm", lambda storage: storage.discard_alarm(name))
 
 
 def _run_method(

@@ -18,9 +18,12 @@ from typing import Any, Literal, NamedTuple
 
 import attrs
 
+from partyroom.recurrence import Recurrence
+
 __all__ = [
     "Alarm",
     "AlarmCursor",
+    "AlarmInfo",
     "AlarmRow",
     "Commit",
     "KeyRange",
@@ -68,6 +71,29 @@ class Alarm:
     def is_retry(self) -> bool:
         """Whether this ring has failed before."""
         return self.retry_count > 0
+
+
+@attrs.frozen
+class AlarmInfo:
+    """What is known of one alarm, for whoever looks at it."""
+
+    room: RoomKey
+    name: str | None
+    """``None`` for the alarm without a name."""
+    status: Literal["pending", "retrying", "paused", "failed"]
+    """Waiting for its time, for its next retry, for being resumed, or kept after its last retry."""
+    next_time: datetime | None
+    """When it rings next, in UTC; ``None`` for one that is paused or has failed."""
+    scheduled_time: datetime
+    """The time it was set for, in UTC."""
+    recurrence: Recurrence | None
+    """How it repeats; ``None`` for one that rings once."""
+    payload: object
+    """A copy of the value it was set with."""
+    retry_count: int
+    """How often the handler has raised for this ring."""
+    last_error: str | None
+    """What it raised last, for this ring or for the occurrence before; ``None`` if it did not."""
 
 
 @attrs.frozen

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from traceback import format_exception_only
-from typing import Final
+from typing import Final, Literal
 
 from partyroom._core.alarm_record import AlarmRecord
 from partyroom._core.instants import alarm_time, from_micros, length_micros
@@ -26,9 +26,21 @@ from partyroom._core.retry import next_retry
 from partyroom.errors import AlarmTimeError
 from partyroom.protocols import Codec
 from partyroom.recurrence import Cron, Every, Recurrence
-from partyroom.types import Alarm, AlarmRow, RetryPolicy, RoomKey
+from partyroom.types import Alarm, AlarmInfo, AlarmRow, RetryPolicy, RoomKey
 
-__all__ = ["after_failure", "after_success", "catch_up", "describe", "new_row", "pause", "resume", "ring_again"]
+__all__ = [
+    "after_failure",
+    "after_success",
+    "catch_up",
+    "describe",
+    "is_given_up",
+    "look_at",
+    "new_row",
+    "only_once",
+    "pause",
+    "resume",
+    "ring_again",
+]
 
 ERROR_LENGTH: Final = 1000
 """How many characters of an error are kept."""
@@ -178,6 +190,42 @@ def _go_on(row: AlarmRow, record: AlarmRecord, now: int, number: int, chance: fl
 def _text(error: BaseException) -> str:
     # By the standard library: an error whose own text raises has one all the same.
     return "".join(format_exception_only(error)).strip()[:ERROR_LENGTH]
+
+
+def only_once(row: AlarmRow) -> AlarmRow:
+    """Give the row of a ringing alarm whose handler has deleted it: it may be retried, but does not go on."""
+    return row._replace(data=AlarmRecord.decode(row.data)._replace(recurrence=None).encode())
+
+
+def is_given_up(row: AlarmRow) -> bool:
+    """Say whether what :func:`after_failure` gave is no retry."""
+    record = AlarmRecord.decode(row.data)
+    return record.failed or not record.retry_count
+
+
+# --- looked at ---------------------------------------------------------------
+
+
+def look_at(row: AlarmRow, codec: Codec) -> AlarmInfo:
+    """Say what is known of an alarm. Raises :class:`DecodeError` for a row, or a payload, that cannot be read."""
+    record = AlarmRecord.decode(row.data)
+    return AlarmInfo(
+        room=row.room,
+        name=row.name or None,
+        status=_status(row, record),
+        next_time=None if row.due is None else from_micros(row.due),
+        scheduled_time=from_micros(_scheduled(row, record)),
+        recurrence=record.recurrence,
+        payload=None if record.payload is None else codec.decode(record.payload),
+        retry_count=record.retry_count,
+        last_error=record.error,
+    )
+
+
+def _status(row: AlarmRow, record: AlarmRecord) -> Literal["pending", "retrying", "paused", "failed"]:
+    if row.due is None:
+        return "failed" if record.paused is None else "paused"
+    return "retrying" if record.retry_count else "pending"
 
 
 # --- steered by a host -------------------------------------------------------

@@ -1,0 +1,124 @@
+"""How an alarm rings in its room: looked up, begun as an event, and concluded in that event's own commit.
+
+Owns the step from a due alarm to the handler, and from the handler's outcome to
+what is stored of the alarm.
+
+Promises that an alarm which was moved or deleted meanwhile does not ring
+(G11), that one which rang goes away, or on to its next occurrence, with what its
+handler wrote (G9), and that one which raised is retried or kept (G12), also if
+what was stored of it cannot be read.
+
+Must never decide when a room is woken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, Protocol
+
+from partyroom._core.alarm_life import after_failure, after_success, catch_up, describe, is_given_up, only_once
+from partyroom._core.instants import to_micros
+from partyroom._core.units import Event, Writes
+from partyroom._room_state import RoomState
+from partyroom._services import Services
+from partyroom.errors import RoomBrokenError, RuntimeClosedError
+from partyroom.protocols import Room
+from partyroom.types import Alarm, AlarmRow, RetryPolicy, RoomKey
+
+__all__ = ["RingingRoom", "conclude", "find_due", "keep_ringing", "set_ringing"]
+
+NUMBER: Final = 64
+"""How many random bits name a ring."""
+
+
+class RingingRoom(Protocol):
+    """A room as its alarms see it."""
+
+    key: RoomKey
+    services: Services
+    state: RoomState
+    instance: Room | None
+
+
+def _now(room: RingingRoom) -> int:
+    return to_micros(room.services.clock.clock.now())
+
+
+async def find_due(room: RingingRoom, wanted: AlarmRow | None) -> AlarmRow | None:
+    """Give the alarm that is due first, or the wanted one if it is due and was not moved."""
+    table = await room.state.alarms()
+    row = table.first() if wanted is None else table.rows.get(wanted.name)
+    if row is None or row.due is None or row.due > _now(room):
+        return None
+    return row if wanted is None or row.due == wanted.due else None
+
+
+def set_ringing(room: RingingRoom, event: Event, row: AlarmRow, on_alarm: Callable[[Alarm], Awaitable[Any]]) -> bool:
+    """Let an event ring an alarm; ``False`` if its time was too long ago to ring at all, and the event only stores that."""
+    try:
+        current = catch_up(row, _now(room), room.services.random.random())
+        if current is None or current.due is None or current.due > _now(room):
+            event.layer().alarms[row.name] = current
+            return False
+        event.ringing = current
+        alarm = describe(current, room.services.codec, _now(room))
+    except Exception:
+        # Bytes that cannot be read: this alarm's own failure, so that it holds up no other.
+        event.ringing = row
+        raise
+    event.subject = alarm
+    event.run = partial(_run, on_alarm, alarm)
+    return True
+
+
+async def _run(on_alarm: Callable[[Alarm], Awaitable[Any]], alarm: Alarm, _instance: Room) -> None:
+    await on_alarm(alarm)
+
+
+def keep_ringing(event: Event, writes: Writes) -> None:
+    """For ``sync()`` in a handler: leave the ringing alarm to the event's end (G11).
+
+    One that the handler has set again stands, and a raise is not retried; one that it has deleted does not go on.
+    """
+    row = event.ringing
+    assert row is not None
+    if writes.alarms.get(row.name) is not None:
+        event.ringing = None
+    elif writes.clear:
+        event.ringing = only_once(row)
+        writes.alarms[row.name] = row
+    elif row.name in writes.alarms:
+        event.ringing = only_once(row)
+        del writes.alarms[row.name]
+
+
+def conclude(room: RingingRoom, event: Event) -> bool:
+    """Write what becomes of the alarm that rang; say whether it was given up after its last retry."""
+    row, error = event.ringing, event.error
+    assert row is not None
+    random = room.services.random
+    if error is None:
+        event.result = event.subject
+        writes = event.layer()
+        if row.name not in writes.alarms:
+            following = (
+                None if writes.clear else after_success(row, _now(room), random.getrandbits(NUMBER), random.random())
+            )
+            writes.alarms[row.name] = following
+        return False
+    if isinstance(error, RoomBrokenError | RuntimeClosedError):
+        # Not the handler's fault: the alarm is stored as it was, and rings again.
+        return False
+    event.writes = Writes()
+    event.writes.alarms[row.name] = kept = _after_failure(room, row, error)
+    return kept.due is None or is_given_up(kept)
+
+
+def _after_failure(room: RingingRoom, row: AlarmRow, error: BaseException) -> AlarmRow:
+    policy: RetryPolicy = getattr(room.instance, "alarm_retry", Room.alarm_retry)
+    random = room.services.random
+    try:
+        return after_failure(row, error, policy, _now(room), random.getrandbits(NUMBER), random.random())
+    except Exception:  # noqa: BLE001 - what cannot be read cannot be retried: it is kept as it is
+        return row._replace(due=None)
