@@ -177,6 +177,10 @@ class Engine(Keeper):
         """Give the room of a key if it is awake."""
         return self._rooms.get(key)
 
+    def all_awake(self) -> list[RoomRunner]:
+        """Give the rooms in memory."""
+        return list(self._rooms.values())
+
     def room_busy(self, room: RoomRunner, /) -> None:
         """Hear that a room has something to do."""
         self._busy += 1

@@ -71,9 +71,12 @@ def callback(instance: object, name: str) -> Callable[..., Awaitable[Any]] | Non
 class _Background:
     """One task that a room started beside its events."""
 
-    __slots__ = ("ended_by_room", "scope")
+    __slots__ = ("ended_by_room", "name", "scope", "task")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.task: object = None
+        """The loop's own task, once it runs."""
         self.scope = CancelScope(shield=True)
         self.ended_by_room = False
 
@@ -309,6 +312,13 @@ class RoomRunner:
             lines.append(f"{self.key}: {len(self._background)} background tasks run")
         return lines
 
+    def tasks(self) -> list[tuple[Event | str, object]]:
+        """Give what runs, and in which of the loop's own tasks: the running event, and the names of background tasks."""
+        found: list[tuple[Event | str, object]] = [(each.name, each.task) for each in self._background or ()]
+        if self.running is not None and self._worker is not None:
+            found.insert(0, (self.running, self._worker.task))
+        return found
+
     def can_ring(self) -> bool:
         """Say whether the room's class has an ``on_alarm``."""
         return callback(self.instance, "on_alarm") is not None
@@ -538,7 +548,7 @@ class RoomRunner:
 
     def start_soon(self, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
         """Start a background task, outside of any event (G6a)."""
-        background = _Background()
+        background = _Background(getattr(fn, "__qualname__", repr(fn)))
         if self._background is None:
             self._background = set()
         self._background.add(background)
@@ -551,12 +561,13 @@ class RoomRunner:
         self, background: _Background, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]
     ) -> None:
         services = self.services
-        HOLDER.set(Holder(services.loop.current_task()))
+        background.task = services.loop.current_task()
+        HOLDER.set(Holder(background.task))
         try:
             with background.scope:
                 await fn(*args)
         except Exception as error:  # noqa: BLE001 - it breaks nothing else
-            services.keeper.event_failed(Event(self, "task", getattr(fn, "__qualname__", repr(fn))), error)
+            services.keeper.event_failed(Event(self, "task", background.name), error)
         finally:
             assert self._background is not None
             self._background.discard(background)

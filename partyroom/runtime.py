@@ -26,7 +26,7 @@ from anyio import CancelScope, create_task_group
 from anyio.abc import TaskGroup
 from typing_extensions import Self, override
 
-from partyroom._calls import await_earlier, perform
+from partyroom._calls import arrive, await_earlier, perform
 from partyroom._core.alarm_life import look_at
 from partyroom._core.instants import to_micros
 from partyroom._core.keys import check_limit, check_name, check_room_id, key_range
@@ -175,6 +175,10 @@ class Runtime:
         The ``async with`` still has to be left. See ``partyroom.testing.Harness.crash``.
         """
         self.engine().crash(error)
+
+    def running(self) -> Engine | None:
+        """Give the engine if there is one, also while it closes; for the testing kit."""
+        return self._engine
 
     def instrument(self, probe: Probe) -> None:
         """Have a probe look on from the next entering; for the testing kit."""
@@ -524,6 +528,8 @@ class _Connecting(AbstractAsyncContextManager[Client]):
         unit = CURRENT.get()
         if unit is not None and unit.is_live:
             await await_earlier(unit)
+        elif room.services.loop.stir is not None:
+            await arrive(room.services)
         event = room.post_message(connection, message)
         if event is None:
             return
