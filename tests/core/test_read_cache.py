@@ -3,122 +3,26 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Mapping
 
 import attrs
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given, settings, stateful
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from partyroom._core.keys import contains, key_range
-from partyroom._core.known_ranges import NOTHING, Bounds, covers, first_gap, first_part, joined
-from partyroom._core.pages import Page, behind, merge
+from partyroom._core.keys import key_range
+from partyroom._core.pages import Page, behind
 from partyroom._core.read_cache import ENTRY_BYTES, MAX_BOUNDS, UNKNOWN, CacheBudget, RoomView
 from partyroom.types import KeyRange
+from tests.core.rows import Rows, Values, bytes_or_none, over, rows_of
 
 ALL = KeyRange()
 BACKWARDS = KeyRange(reverse=True)
 MEGABYTE = 2**20
 
-Values = dict[str, bytes | None]
-Rows = list[tuple[str, bytes]]
-
 
 def new_view(*, total: int = MEGABYTE, room: int = MEGABYTE) -> RoomView:
     return RoomView(CacheBudget(total, room))
-
-
-def rows_of(state: Mapping[str, bytes], keys: KeyRange) -> Rows:
-    return sorted(((key, data) for key, data in state.items() if contains(keys, key)), reverse=keys.reverse)
-
-
-def over(state: Mapping[str, bytes], values: Mapping[str, bytes | None], *, clear: bool = False) -> dict[str, bytes]:
-    merged = {**({} if clear else state), **values}
-    return {key: data for key, data in merged.items() if data is not None}
-
-
-# --- known ranges ------------------------------------------------------------
-
-letters = "abcdefgh"
-positions = st.sampled_from(letters)
-
-
-@st.composite
-def ranges(draw: st.DrawFn) -> KeyRange:
-    start = draw(st.sampled_from(["", *letters]))
-    end = draw(
-        st.none() | st.sampled_from([letter for letter in letters if letter > start]) if start < "h" else st.none()
-    )
-    return KeyRange(start, end, draw(st.booleans()))
-
-
-@given(st.lists(ranges(), max_size=6))
-def test_a_key_is_known_if_it_is_in_one_of_the_ranges_told(told: list[KeyRange]) -> None:
-    known: Bounds = NOTHING
-    for keys in told:
-        known = joined(known, keys)
-    assert [any(contains(keys, key) for keys in told) for key in letters] == [covers(known, key) for key in letters]
-    assert sorted(set(known)) == list(known)
-
-
-@given(st.lists(ranges(), max_size=4), ranges())
-def test_a_range_is_parts_and_gaps_that_meet_in_its_order(told: list[KeyRange], keys: KeyRange) -> None:
-    known: Bounds = NOTHING
-    for other in told:
-        known = joined(known, other)
-    walked: list[str] = []
-    left: KeyRange | None = keys
-    while left is not None:
-        gap = first_gap(known, left)
-        part = first_part(known, left) if gap is None else gap
-        inside = [key for key in letters if contains(part, key)]
-        assert {gap is None} >= {covers(known, key) for key in inside}
-        walked += reversed(inside) if keys.reverse else inside
-        assert keys.reverse == part.reverse
-        if keys.reverse:
-            left = None if part.start == keys.start else KeyRange(keys.start, part.start, reverse=True)
-        else:
-            left = None if part.end == keys.end else KeyRange(part.end or "", keys.end)
-    assert sorted((key for key in letters if contains(keys, key)), reverse=keys.reverse) == walked
-
-
-# --- pages -------------------------------------------------------------------
-
-bytes_or_none = st.none() | st.binary(max_size=2)
-
-
-@given(
-    st.dictionaries(positions, st.binary(max_size=2)),
-    st.dictionaries(positions, bytes_or_none),
-    ranges(),
-    st.integers(1, 4),
-    st.integers(1, 4),
-)
-def test_writes_laid_over_pages_give_what_writes_laid_over_the_whole_would(
-    state: dict[str, bytes], layer: Values, keys: KeyRange, below: int, limit: int
-) -> None:
-    """G16, G17."""
-    found: Rows = []
-    left: KeyRange | None = keys
-    while left is not None:
-        rows = rows_of(state, left)
-        page = Page(rows[:below], behind(left, rows[below - 1][0]) if len(rows) > below else None)
-        page = merge(left, page, layer, limit)
-        assert len(page.rows) <= limit
-        found += page.rows
-        assert left != page.rest
-        left = page.rest
-    assert rows_of(over(state, layer), keys) == found
-
-
-def test_after_a_deletion_of_all_a_page_is_what_was_written_since() -> None:
-    assert Page([("a", b"1")], KeyRange("a\0")) == merge(ALL, Page((), None), {"b": b"2", "a": b"1", "c": None}, 1)
-
-
-def test_a_page_that_no_write_touches_stays_as_it_is() -> None:
-    page = Page([("a", b"1")], KeyRange("b"))
-    assert page is merge(ALL, page, {"b": b"2"}, 1)
 
 
 # --- a view, step by step ----------------------------------------------------
@@ -339,6 +243,16 @@ def test_a_large_backlog_is_looked_through_seldom() -> None:
             seen.append(number)
     assert 200 == len(view.values)
     assert len(seen) < 20
+
+
+def test_the_bound_holds_again_when_a_backlog_is_durable() -> None:
+    """G18."""
+    view = new_view(room=1000)
+    for number in range(10):
+        view.apply(number, {f"{number}": b""})
+    for number in range(10):
+        view.confirm(number)
+    assert used(view) <= 1000
 
 
 def test_few_ranges_are_remembered_and_always_the_last() -> None:
@@ -563,4 +477,4 @@ class ViewMachine(RuleBasedStateMachine):
 
 def test_a_view_tells_what_a_plain_dict_would() -> None:
     """G16, G18."""
-    run_state_machine_as_test(ViewMachine, settings=settings(max_examples=50, stateful_step_count=40))
+    stateful.run_state_machine_as_test(ViewMachine, settings=settings(max_examples=50, stateful_step_count=40))
