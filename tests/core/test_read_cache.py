@@ -6,7 +6,7 @@ import tracemalloc
 
 import attrs
 import pytest
-from hypothesis import assume, given, settings, stateful
+from hypothesis import assume, settings, stateful
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
