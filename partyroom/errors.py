@@ -13,6 +13,8 @@ Must never import anything of the library: everything else may import it.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 __all__ = [
     "AlarmTimeError",
     "BackendClosedError",
@@ -23,6 +25,7 @@ __all__ = [
     "BackendReadOnlyError",
     "BackendVersionError",
     "BrokenContractError",
+    "BrokenInvariantError",
     "ClockStalledError",
     "CommitError",
     "ConnectRejectedError",
@@ -32,6 +35,7 @@ __all__ = [
     "EndlessTimersError",
     "EventCancelledError",
     "EventTimeoutError",
+    "ExpectationError",
     "FencedError",
     "InvalidKeyError",
     "InvalidRecurrenceError",
@@ -54,6 +58,11 @@ __all__ = [
 
 class PartyroomError(Exception):
     """The base of every error that the library raises by itself."""
+
+
+def _indented(text: str) -> str:
+    """Lay out several lines beside a name."""
+    return text.replace("\n", "\n" + " " * 12)
 
 
 # --- what an author handed in ------------------------------------------------
@@ -314,6 +323,51 @@ class BrokenContractError(PartyroomError, AssertionError):
 
 class ClockStalledError(PartyroomError, AssertionError):
     """Time cannot move: work is in flight that does not end by itself. The message names room, event, age and what it waits for."""
+
+
+class ExpectationError(PartyroomError, AssertionError):
+    """A test expected something of rooms that is not so: the assertion of the testing kit.
+
+    ``expected`` and ``seen`` say what; ``room`` is the room, or ``None`` if it is none in particular; ``at`` the virtual
+    time; ``pending`` what would have happened next, a line each.
+    """
+
+    def __init__(
+        self, expected: str, seen: str, room: object = None, at: datetime | None = None, pending: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(expected, seen, room, at, pending)
+        self.expected = expected
+        self.seen = seen
+        self.room = room
+        self.at = at
+        self.pending = pending
+
+    def __str__(self) -> str:
+        when = "" if self.at is None else self.at.isoformat()
+        facts = {
+            "expected": self.expected,
+            "seen": self.seen or "nothing",
+            "room": str(self.room or "none in particular"),
+            "at": f"{when} (virtual)",
+            "pending": "\n".join(self.pending) or "nothing",
+        }
+        return "\n".join(["not as expected", *(f"  {name + ':':10}{_indented(fact)}" for name, fact in facts.items())])
+
+
+class BrokenInvariantError(PartyroomError, AssertionError):
+    """What a test says must always hold did not, after a crash or in one order of events.
+
+    ``summary`` says in how many of how many; ``failures`` has an entry for each, which says where, and how to see it
+    again. The first one's own error is the cause.
+    """
+
+    def __init__(self, summary: str, failures: tuple[str, ...]) -> None:
+        super().__init__(summary, failures)
+        self.summary = summary
+        self.failures = failures
+
+    def __str__(self) -> str:
+        return "\n\n".join([self.summary, *self.failures])
 
 
 class EndlessTimersError(PartyroomError, AssertionError):
