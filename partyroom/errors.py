@@ -13,8 +13,6 @@ Must never import anything of the library: everything else may import it.
 
 from __future__ import annotations
 
-from datetime import datetime
-
 __all__ = [
     "AlarmTimeError",
     "BackendClosedError",
@@ -328,12 +326,12 @@ class ClockStalledError(PartyroomError, AssertionError):
 class ExpectationError(PartyroomError, AssertionError):
     """A test expected something of rooms that is not so: the assertion of the testing kit.
 
-    ``expected`` and ``seen`` say what; ``room`` is the room, or ``None`` if it is none in particular; ``at`` the virtual
-    time; ``pending`` what would have happened next, a line each.
+    ``expected`` and ``seen`` say what; ``room`` is the room (``"party/id"``), empty if it is none in particular; ``at`` the
+    virtual time; ``pending`` what would have happened next, a line each.
     """
 
     def __init__(
-        self, expected: str, seen: str, room: object = None, at: datetime | None = None, pending: tuple[str, ...] = ()
+        self, expected: str, seen: str, room: str = "", at: str = "", pending: tuple[str, ...] = ()
     ) -> None:
         super().__init__(expected, seen, room, at, pending)
         self.expected = expected
@@ -343,12 +341,11 @@ class ExpectationError(PartyroomError, AssertionError):
         self.pending = pending
 
     def __str__(self) -> str:
-        when = "" if self.at is None else self.at.isoformat()
         facts = {
             "expected": self.expected,
             "seen": self.seen or "nothing",
-            "room": str(self.room or "none in particular"),
-            "at": f"{when} (virtual)",
+            "room": self.room or "none in particular",
+            "at": f"{self.at} (virtual)",
             "pending": "\n".join(self.pending) or "nothing",
         }
         return "\n".join(["not as expected", *(f"  {name + ':':10}{_indented(fact)}" for name, fact in facts.items())])

@@ -11,9 +11,11 @@ from partyroom import errors
 from partyroom.errors import (
     BackendLockedError,
     BrokenContractError,
+    BrokenInvariantError,
     ConnectionClosedError,
     ConnectRejectedError,
     DeadlockError,
+    ExpectationError,
     LimitExceededError,
     NotStorableError,
     PartyroomError,
@@ -62,6 +64,23 @@ EXAMPLES: list[tuple[PartyroomError, dict[str, object], str]] = [
         BrokenContractError("Reads give what was put", "reading 'k'", "b'1'", "b'2'"),
         {"clause": "Reads give what was put", "when": "reading 'k'", "expected": "b'1'", "seen": "b'2'"},
         "Reads give what was put\n  when:     reading 'k'\n  expected: b'1'\n  seen:     b'2'",
+    ),
+    (
+        ExpectationError("no alarm", "two:\nrings", "draft/a", "2030-01-01T00:00:00+00:00", ("one", "two")),
+        {"expected": "no alarm", "seen": "two:\nrings", "room": "draft/a", "pending": ("one", "two")},
+        "not as expected\n  expected: no alarm\n  seen:     two:\n            rings\n  room:     draft/a\n"
+        "  at:       2030-01-01T00:00:00+00:00 (virtual)\n  pending:  one\n            two",
+    ),
+    (
+        ExpectationError("a message", "", at="2030-01-01T00:00:00+00:00"),
+        {"room": "", "pending": ()},
+        "not as expected\n  expected: a message\n  seen:     nothing\n  room:     none in particular\n"
+        "  at:       2030-01-01T00:00:00+00:00 (virtual)\n  pending:  nothing",
+    ),
+    (
+        BrokenInvariantError("1 of 3 fails", ("seed 2: no",)),
+        {"summary": "1 of 3 fails", "failures": ("seed 2: no",)},
+        "1 of 3 fails\n\nseed 2: no",
     ),
 ]
 
