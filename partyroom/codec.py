@@ -80,7 +80,8 @@ class JsonCodec(Codec):
         and so is a converter or validator that does not take what it gave. Fields that neither are arguments nor count
         for equality are not kept. Enum members are kept by name, flags by value. For any other class, or to do it in
         another way, give both functions: ``encode`` turns an instance into something that can be kept, ``decode`` turns
-        that back. A class that compares by identity comes back as another object.
+        that back; what either it or the class raises then makes a :class:`DecodeError`, with that as its cause. A class
+        that compares by identity comes back as another object.
 
         ``name`` is the class's ``__qualname__`` (without its module) unless given; stored values depend on it. Raises
         ``ValueError`` for a name or a class that is taken, and ``TypeError`` for a class that cannot be kept so.

@@ -45,7 +45,7 @@ MAX_DEPTH: Final = 100
 """How deep values may nest: far from what the interpreter's stack bears when they are read, wherever that is."""
 
 LARGE: Final = 10**600
-"""Where hexadecimal integers begin: ``sys.set_int_max_str_digits`` may forbid decimal ones from 640 digits on."""
+"""From where on the walk writes integers in hexadecimal: a program may forbid decimal ones from 640 digits on."""
 
 SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 TEXT: Final = frozenset({str})
