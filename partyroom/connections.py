@@ -89,6 +89,11 @@ class Inbox:
         else:
             self._on_closed = call
 
+    def take_all(self) -> list[str | bytes]:
+        """Take out what waits, and wait for nothing."""
+        messages, self._messages, self._bytes = self._messages, None, 0
+        return list(messages or ())
+
     async def get(self) -> str | bytes:
         """Wait for the next message, or raise why there will be none."""
         while not self._messages:
@@ -298,6 +303,11 @@ class RoomClient(Client):
         if closed is not None:
             raise ConnectionClosedError(closed.code, closed.reason)
         await self._deliver(self._connection, message)
+
+    @property
+    def inbox(self) -> Inbox:
+        """What waits for this client; for the testing kit."""
+        return self._connection.inbox
 
     @override
     async def receive(self) -> str | bytes:
