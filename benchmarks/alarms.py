@@ -1,0 +1,220 @@
+"""How fast alarms ring, how late, and what a million of them cost."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import anyio
+
+from benchmarks.engine import MICRO
+from benchmarks.limits import open_raw
+from benchmarks.measure import Sample, question, run_on
+from partyroom import Alarm, AlarmRow, Commit, Every, Limits, Room, RoomKey, Runtime, StorageBackend
+from partyroom.backends.file import FileBackend
+from partyroom.backends.memory import MemoryBackend
+from partyroom.testing import Harness
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Sleeper(Room):
+    """A room that does next to nothing when its alarm rings."""
+
+    left = 0
+    done = anyio.Event()
+    late: list[float] = []  # noqa: RUF012 - shared on purpose
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        """Count."""
+        Sleeper.late.append((self.ctx.clock.now() - alarm.scheduled_time).total_seconds())
+        Sleeper.left -= 1
+        if not Sleeper.left:
+            Sleeper.done.set()
+
+    async def move(self, count: int) -> None:
+        """Move the alarm again and again."""
+        for number in range(count):
+            await self.ctx.storage.set_alarm(timedelta(days=30, microseconds=number))
+
+    async def put(self, count: int) -> None:
+        """Write a small value as often."""
+        for number in range(count):
+            await self.ctx.storage.put("key", number)
+
+
+async def arm(backend: StorageBackend, dues: list[datetime]) -> None:
+    """Store alarms of as many rooms as there are times, without waking any."""
+    async with backend:
+        for first in range(0, len(dues), 1000):
+            commits = []
+            for number, due in enumerate(dues[first : first + 1000], first):
+                room = RoomKey("sleeper", str(number))
+                micros = (due - EPOCH) // timedelta(microseconds=1)
+                row = AlarmRow(room, "", micros, b'{"id":"%016x"}' % number)
+                commits.append(Commit(room, await backend.claim(room), {}, {"": row}, release=False))
+            assert not any(await backend.commit(commits))
+
+
+async def ring_all(backend: StorageBackend, dues: list[datetime]) -> float:
+    """Give the seconds from entering a runtime until all of its overdue alarms have rung and are stored."""
+    await arm(backend, dues)
+    Sleeper.left, Sleeper.done, Sleeper.late = len(dues), anyio.Event(), []
+    async with Runtime({"sleeper": Sleeper}, backend=backend) as runtime:
+        begin = perf_counter()
+        await Sleeper.done.wait()
+        await runtime.wait_idle()
+        return perf_counter() - begin
+
+
+def raw_alarms(folder: Path, count: int) -> float:
+    """Give the seconds for reading one row and deleting one row for each alarm, by hand, in groups of 1,000."""
+    database = open_raw(folder / "raw.db")
+    database.execute("CREATE TABLE alarms (due INTEGER, room INTEGER, PRIMARY KEY (due, room)) WITHOUT ROWID")
+    database.execute("BEGIN")
+    database.executemany("INSERT INTO alarms VALUES (1, ?)", [(number,) for number in range(count)])
+    database.execute("COMMIT")
+    begin = perf_counter()
+    for first in range(0, count, 1000):
+        database.execute("BEGIN IMMEDIATE")
+        for room in range(first, min(first + 1000, count)):
+            database.execute("SELECT due FROM alarms WHERE due = 1 AND room = ?", (room,)).fetchone()
+            database.execute("DELETE FROM alarms WHERE due = 1 AND room = ?", (room,))
+        database.execute("COMMIT")
+    taken = perf_counter() - begin
+    database.close()
+    return taken
+
+
+async def call_at_tasks(count: int) -> float:
+    """Give the seconds for as many callbacks of the loop, due at one instant, that each start and finish a task."""
+
+    async def finish() -> None:
+        pass
+
+    begin = perf_counter()
+    async with anyio.create_task_group() as group:
+        for _ in range(count):
+            group.start_soon(finish)
+    return perf_counter() - begin
+
+
+@question(
+    "alarms-at-once-file",
+    "10,000 sleeping rooms due at one instant, durable: alarms/s",
+    "raw sqlite3: one row read and one deleted each, groups of 1,000",
+    unit="/s",
+    at_least=0.15,
+    aim=0.4,
+)
+def _at_once_file(loop: str, quick: bool) -> Sample:
+    count = 200 if quick else 10_000
+    dues = [datetime.now(UTC) - timedelta(seconds=1)] * count
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ours = run_on(loop, partial(ring_all, FileBackend(folder / "ours.db"), dues))
+        return Sample(count / ours, count / raw_alarms(folder, count))
+
+
+@question(
+    "alarms-at-once-memory",
+    "the same in memory: alarms/s",
+    "as many tasks of the loop, started and finished",
+    unit="/s",
+    at_least=0.15,
+    aim=0.4,
+)
+def _at_once_memory(loop: str, quick: bool) -> Sample:
+    count = 200 if quick else 10_000
+    dues = [datetime.now(UTC) - timedelta(seconds=1)] * count
+    ours = run_on(loop, partial(ring_all, MemoryBackend(), dues))
+    return Sample(count / ours, count / run_on(loop, partial(call_at_tasks, count)))
+
+
+async def lateness(count: int, gap: timedelta) -> list[float]:
+    """Give how late alarms ring, in seconds, one each ``gap``."""
+    begin = datetime.now(UTC) + timedelta(milliseconds=200)
+    await ring_all(backend := MemoryBackend(), [begin + gap * number for number in range(count)])
+    del backend
+    return sorted(Sleeper.late)
+
+
+async def sleep_lateness(count: int) -> list[float]:
+    """Give how late ``anyio.sleep_until`` returns, in seconds."""
+    found = []
+    for _ in range(count):
+        due = anyio.current_time() + 0.01
+        await anyio.sleep_until(due)
+        found.append(anyio.current_time() - due)
+    return sorted(found)
+
+
+@question("lateness", "how much later than anyio.sleep_until a single alarm is", unit="ms", at_least=2, aim=0.5)
+def _lateness(loop: str, quick: bool) -> Sample:
+    count = 3 if quick else 30
+
+    async def main() -> Sample:
+        late = await lateness(count, timedelta(milliseconds=20))
+        limit = await sleep_lateness(count)
+        return Sample((late[count // 2] - limit[count // 2]) * 1000)
+
+    return run_on(loop, main)
+
+
+@question("lateness-stream", "lateness of one alarm a millisecond in 10,000 rooms, 99th percentile", unit="ms", at_least=20, aim=5)
+def _stream(loop: str, quick: bool) -> Sample:
+    count = 100 if quick else 10_000
+
+    async def main() -> Sample:
+        late = await lateness(count, timedelta(milliseconds=1))
+        return Sample(late[count * 99 // 100] * 1000)
+
+    return run_on(loop, main)
+
+
+@question("alarm-moved", "set_alarm replaced again and again", "put of a small value as often", at_least=1, aim=1)
+def _moved(loop: str, quick: bool) -> Sample:
+    rooms, each = (10, 10) if quick else (1_000, 100)
+
+    async def main() -> Sample:
+        taken = []
+        for method in (Sleeper.move, Sleeper.put):
+            async with Runtime({"sleeper": Sleeper}, backend=MemoryBackend()) as runtime:
+                handles = [runtime.parties["sleeper"].get(str(number)) for number in range(rooms)]
+                begin = perf_counter()
+                for room in handles:
+                    await room.call(method, each)
+                taken.append(perf_counter() - begin)
+        return Sample(taken[0] / rooms / each * MICRO, taken[1] / rooms / each * MICRO)
+
+    return run_on(loop, main)
+
+
+class Hourly(Room):
+    """A room with an hourly alarm."""
+
+    async def begin(self) -> None:
+        """Set it."""
+        await self.ctx.storage.set_alarm(Every(timedelta(hours=1)))
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        """Do nothing."""
+
+
+@question("virtual-year", "a virtual year of an hourly alarm in 100 rooms, by the fake clock", unit="s", at_least=60, aim=20)
+def _year(loop: str, quick: bool) -> Sample:
+    rooms, days = (5, 2) if quick else (100, 365)
+
+    async def main() -> Sample:
+        async with Harness({"hourly": Hourly}, limits=Limits()) as harness:
+            for number in range(rooms):
+                await harness.parties["hourly"].get(str(number)).call(Hourly.begin)
+            begin = perf_counter()
+            for _ in range(days):
+                await harness.advance(timedelta(days=1))
+            return Sample(perf_counter() - begin)
+
+    return run_on(loop, main)

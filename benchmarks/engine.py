@@ -1,0 +1,248 @@
+"""What the engine itself costs: calls, events, messages, wakes, memory, import."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import partial
+from statistics import median
+from time import perf_counter
+
+import anyio
+import attrs
+
+from benchmarks.limits import Pipe, fan_out, round_trips
+from benchmarks.measure import Sample, question, run_on
+from partyroom import Client, Connection, Room, RoomHandle, RoomKey, Runtime
+from partyroom.backends.memory import MemoryBackend
+
+MICRO = 1_000_000
+
+
+class Plain(Room):
+    """A room that does as little as a room can."""
+
+    hibernate = True
+
+    async def nothing(self) -> None:
+        """Do nothing."""
+
+    async def count(self) -> int:
+        """Read and write one value."""
+        total: int = await self.ctx.storage.get("total", 0) + 1
+        await self.ctx.storage.put("total", total)
+        return total
+
+    async def on_message(self, message: str | bytes, sender: Connection) -> None:
+        """Tell everybody."""
+        self.ctx.broadcast(message)
+
+
+async def calls(handles: list[RoomHandle], method: Callable[[Plain], object], count: int, callers: int) -> float:
+    """Give the seconds for so many calls, by so many callers at once."""
+
+    async def call(first: int) -> None:
+        for number in range(first, count, callers):
+            await handles[number % len(handles)].call(method)  # type: ignore[arg-type]
+
+    begin = perf_counter()
+    async with anyio.create_task_group() as group:
+        for first in range(callers):
+            group.start_soon(call, first)
+    return perf_counter() - begin
+
+
+async def compare_calls(count: int, callers: int, rooms: int) -> Sample:
+    """Measure calls to warm rooms beside round trips through queues."""
+    async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
+        handles = [runtime.parties["plain"].get(str(number)) for number in range(rooms)]
+        await calls(handles, Plain.nothing, rooms, min(rooms, 100))
+        ours = await calls(handles, Plain.nothing, count, callers)
+    beside = await round_trips(count, callers, rooms)
+    return Sample(ours / count * MICRO, beside / count * MICRO)
+
+
+QUEUES = "a round trip through two queues of the loop"
+
+
+@question("call", "a call to a warm room, one caller", QUEUES, at_least=3, aim=1.5)
+def _call(loop: str, quick: bool) -> Sample:
+    return run_on(loop, partial(compare_calls, 500 if quick else 20_000, 1, 1))
+
+
+@question("call-100-callers", "a call to a warm room, 100 callers", QUEUES, at_least=3, aim=1.5)
+def _call_many(loop: str, quick: bool) -> Sample:
+    return run_on(loop, partial(compare_calls, 1_000 if quick else 30_000, 100, 1))
+
+
+@question("call-10000-rooms", "a call to one of 10,000 warm rooms, 100 callers", QUEUES, at_least=3, aim=1.5)
+def _call_rooms(loop: str, quick: bool) -> Sample:
+    return run_on(loop, partial(compare_calls, 1_000 if quick else 30_000, 100, 100 if quick else 10_000))
+
+
+@question("get-put", "an event with one get and one put, in memory", "a call that does nothing", at_least=2, aim=1.4)
+def _get_put(loop: str, quick: bool) -> Sample:
+    count = 500 if quick else 20_000
+
+    async def main() -> Sample:
+        async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
+            handles = [runtime.parties["plain"].get("1")]
+            await handles[0].call(Plain.count)
+            ours = await calls(handles, Plain.count, count, 1)
+            beside = await calls(handles, Plain.nothing, count, 1)
+        return Sample(ours / count * MICRO, beside / count * MICRO)
+
+    return run_on(loop, main)
+
+
+async def messages(room: RoomHandle, count: int, clients: int) -> float:
+    """Give the seconds for so many messages of one client that all clients, waiting for them, have received."""
+    done = Pipe(clients)
+
+    async def receive(client: Client) -> None:
+        async for _ in client:
+            done.put_nowait(None)
+
+    async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+        connected = [await stack.enter_async_context(room.connect()) for _ in range(clients)]
+        for client in connected:
+            tasks.start_soon(receive, client)
+        await anyio.lowlevel.checkpoint()
+        begin = perf_counter()
+        for _ in range(count):
+            await connected[0].send("message")
+            for _ in range(clients):
+                await done.get()
+        taken = perf_counter() - begin
+        tasks.cancel_scope.cancel()
+    return taken
+
+
+@question("fan-out", "a message through a room to 10 waiting clients", "10 queues by hand", at_least=3, aim=1.5)
+def _fan_out(loop: str, quick: bool) -> Sample:
+    count = 100 if quick else 3_000
+
+    async def main() -> Sample:
+        async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
+            ours = await messages(runtime.parties["plain"].get("1"), count, 10)
+        return Sample(ours / count * MICRO, await fan_out(count, 10) / count * MICRO)
+
+    return run_on(loop, main)
+
+
+@question("broadcast-1000", "a broadcast that 1,000 waiting clients have received", "1,000 queues by hand", at_least=3, aim=1.2)
+def _broadcast(loop: str, quick: bool) -> Sample:
+    count, clients = (2, 100) if quick else (30, 1_000)
+
+    async def main() -> Sample:
+        async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
+            ours = await messages(runtime.parties["plain"].get("1"), count, clients)
+        return Sample(ours / count * MICRO, await fan_out(count, clients) / count * MICRO)
+
+    return run_on(loop, main)
+
+
+@attrs.define(eq=False)
+class Thing:
+    """Something to construct."""
+
+    name: str
+    values: dict[str, bytes] = attrs.Factory(dict)
+
+
+async def start_things(count: int) -> float:
+    """Give the seconds for constructing three objects and running one task, so many times."""
+
+    async def finish(*_: object) -> None:
+        pass
+
+    begin = perf_counter()
+    async with anyio.create_task_group() as group:
+        for number in range(count):
+            group.start_soon(finish, Thing("a"), Thing("b"), Thing("c"))
+            if not number % 100:
+                await anyio.lowlevel.checkpoint()
+    return perf_counter() - begin
+
+
+@question("wake", "waking a sleeping room, in memory", "three attrs objects and one task", at_least=10, aim=4)
+def _wake(loop: str, quick: bool) -> Sample:
+    count = 200 if quick else 5_000
+
+    async def main() -> Sample:
+        async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
+            handles = [runtime.parties["plain"].get(str(number)) for number in range(count)]
+            ours = await calls(handles, Plain.nothing, count, 100)
+        return Sample(ours / count * MICRO, await start_things(count) / count * MICRO)
+
+    return run_on(loop, main)
+
+
+def resident() -> int:
+    """Give the bytes of memory that Python has given out to objects now."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+@question("idle-room", "memory of an awake, idle room", unit="bytes", at_least=4096, aim=2048, loops=("asyncio",))
+def _idle_room(loop: str, quick: bool) -> Sample:
+    count = 100 if quick else 10_000
+
+    async def main() -> Sample:
+        tracemalloc.start()
+        async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
+            handles = [runtime.parties["plain"].get(str(number)) for number in range(count)]
+            before = resident()
+            await calls(handles, Plain.nothing, count, 1)
+            after = resident()
+        tracemalloc.stop()
+        return Sample((after - before) / count)
+
+    return run_on(loop, main)
+
+
+@question("asleep-again", "memory kept of 100,000 rooms that slept again", unit="%", at_least=5, aim=1, loops=("asyncio",))
+def _asleep_again(loop: str, quick: bool) -> Sample:
+    count = 200 if quick else 100_000
+
+    async def main() -> Sample:
+        tracemalloc.start()
+        async with Runtime({"plain": Plain}, backend=MemoryBackend(), idle_timeout=timedelta(hours=1)) as runtime:
+            party = runtime.parties["plain"]
+            await calls([party.get("first")], Plain.nothing, 100, 10)
+            before = resident()
+            for number in range(count):
+                await party.get(str(number)).call(Plain.nothing)
+            awake = resident()
+            engine = runtime.engine()
+            for number in range(count):
+                room = engine.awake(RoomKey("plain", str(number)))
+                assert room is not None
+                assert engine.put_to_sleep(room)
+            await runtime.wait_idle()
+            await calls([party.get("first")], Plain.nothing, 100, 10)
+            after = resident()
+        tracemalloc.stop()
+        return Sample((after - before) / (awake - before) * 100)
+
+    return run_on(loop, main)
+
+
+def import_seconds(what: str) -> float:
+    """Give the seconds that a fresh interpreter takes to import something, beyond starting."""
+    code = f"import time; begin = time.perf_counter(); import {what}; print(time.perf_counter() - begin)"
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
+@question("import", "import partyroom", "import anyio, attrs", unit="ms", at_least=1.5, aim=1.2, loops=("asyncio",))
+def _import(loop: str, quick: bool) -> Sample:
+    del loop
+    runs = 1 if quick else 5
+    ours = median(import_seconds("partyroom") for _ in range(runs))
+    beside = median(import_seconds("anyio, attrs") for _ in range(runs))
+    return Sample(ours * 1000, beside * 1000)
