@@ -4,45 +4,44 @@ Owns one runtime at a time, the task that it lives in, the clock that it runs
 on, and what survives from one run to the next: the backend, and the handles.
 
 Promises that nothing moves but by the test's own doing, that a crash keeps what
-was committed and nothing else, and that nothing leaks from one test into the next.
+was committed and nothing else, that an error which nobody heard of fails the
+test, and that nothing leaks from one test into the next.
 
 Must never reach into a backend: what is durable is what its contract shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime, timedelta
-from random import Random
+from random import Random  # noqa: TID251 - chance by a seed, which a test gives
 from types import TracebackType
-from typing import Any, Literal, final
+from typing import Any, Self, TypeVar, final
 
-import attrs
-from anyio import TASK_STATUS_IGNORED, CancelScope, Event, create_task_group
-from anyio.abc import TaskGroup, TaskStatus
-from typing_extensions import Self, override
+from anyio import CancelScope, Event
+from typing_extensions import Unpack, override
 
 from partyroom._core.instants import from_micros
+from partyroom._engine import Engine
+from partyroom._native import current_loop, seed_turns
+from partyroom._services import RoomFactory
 from partyroom.backends.memory import MemoryBackend
-from partyroom.errors import RuntimeCrashedError
-from partyroom.protocols import AlarmScheduler, Codec, Party, RoomHandle, StorageBackend
-from partyroom.runtime import RoomFactory, Runtime
-from partyroom.testing.fake_clock import FakeClock, Fired
-from partyroom.types import Limits, RingReport, RoomKey
+from partyroom.errors import ClockStalledError, ExpectationError, RuntimeCrashedError, RuntimeStateError
+from partyroom.protocols import Party, RoomHandle, StorageBackend
+from partyroom.runtime import Runtime
+from partyroom.testing._counted_work import RuntimeWork
+from partyroom.testing._harness_probe import HarnessProbe, LoggedEvent, RoomError
+from partyroom.testing._shuffled_alarms import ShuffledAlarms
+from partyroom.testing.fake_client import FakeClient
+from partyroom.testing.fake_clock import FakeClock, Fired, Pending
+from partyroom.testing.options import BackendFactory, HarnessOptions
+from partyroom.types import RingReport, RoomKey
 
-__all__ = ["Harness", "Pending"]
+__all__ = ["Harness"]
 
-
-@attrs.frozen
-class Pending:
-    """Something that will happen when time passes."""
-
-    due: datetime
-    """When, in UTC."""
-    room: RoomKey | None
-    kind: str
-    """``alarm``, or what waits in memory: ``idle`` (a room that will sleep), ``sleep``, ``timeout``."""
-    name: str
+E = TypeVar("E", bound=BaseException)
 
 
 class SteadyRandom(Random):
@@ -59,109 +58,170 @@ class Harness:
 
     ``async with Harness({"draft": Draft}) as harness`` gives the parties; ``advance`` lets time pass. Handles from
     ``harness.parties`` outlive :meth:`restart` and :meth:`crash`; clients do not (their end is 1012). Time starts at
-    2030-01-01T00:00Z, retries have no jitter, and ``seed`` is 0, unless asked otherwise. The other options are those of
-    :class:`~partyroom.Runtime`.
+    2030-01-01T00:00Z, retries have no jitter, and the seed is 0, unless asked otherwise: see
+    :class:`~partyroom.testing.HarnessOptions`, which has the runtime's own options too.
+
+    The runtime lives in a task of its own, so that a harness may be opened in one task and closed in another, as the
+    fixtures of some test frameworks are.
     """
 
-    def __init__(
-        self,
-        parties: Mapping[str, RoomFactory],
-        *,
-        backend: StorageBackend | None = None,
-        clock: FakeClock | None = None,
-        seed: int = 0,
-        scheduler: AlarmScheduler | None = None,
-        alarms: Literal["auto", "manual"] = "auto",
-        limits: Limits | None = None,
-        codec: Codec | None = None,
-        idle_timeout: timedelta = timedelta(seconds=10),
-        max_awake: int | None = None,
-        close_timeout: timedelta = timedelta(seconds=10),
-    ) -> None:
-        self.clock = clock or FakeClock()
+    def __init__(self, parties: Mapping[str, RoomFactory], **options: Unpack[HarnessOptions]) -> None:
+        shuffled = options.get("shuffled", False)
+        self.seed = options.get("seed", 0)
+        """What ids, and shuffled orders, come from."""
+        self.clock = options.get("clock") or FakeClock(ties="shuffle" if shuffled else "key", seed=self.seed)
         """The clock that all of it runs on."""
+        self._random = Random(self.seed) if shuffled else None  # noqa: S311 - an order, no secret
+        self._probe = HarnessProbe(
+            self.clock, sleeps_at_once=options.get("strict_hibernation", False), stir=self._random
+        )
+        self._fail_on_errors = options.get("fail_on_errors", True)
+        scheduler = options.get("scheduler")
+        self._rings = options.get("alarms", "auto") == "auto"
+        self._alarms = ShuffledAlarms(self.clock) if shuffled and scheduler is None else None
         self.runtime = Runtime(
             parties,
-            backend=backend or MemoryBackend(),
+            backend=make_backend(options.get("backend", MemoryBackend)),
             clock=self.clock,
-            scheduler=scheduler,
-            alarms=alarms,
-            limits=limits,
-            codec=codec,
-            idle_timeout=idle_timeout,
-            max_awake=max_awake,
-            close_timeout=close_timeout,
-            random=SteadyRandom(seed),
+            scheduler=scheduler or self._alarms,
+            alarms=options.get("alarms", "auto"),
+            limits=options.get("limits"),
+            codec=options.get("codec"),
+            idle_timeout=options.get("idle_timeout", timedelta(seconds=10)),
+            max_awake=options.get("max_awake"),
+            close_timeout=options.get("close_timeout", timedelta(seconds=10)),
+            random=SteadyRandom(self.seed),
         )
         """The runtime under test; the same one over restarts."""
-        self._tasks: TaskGroup | None = None
+        self.runtime.instrument(self._probe)
+        self._engine: Engine | None = None
         self._stop = Event()
         self._ended = Event()
-        self._alarms: dict[RoomKey, datetime] = {}
+        self._failure: BaseException | None = None
+        self._due: dict[RoomKey, datetime] = {}
+        self._clients: list[FakeClient] = []
+        self._unseed: Callable[[], None] = lambda: None
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Harness of {', '.join(self.parties)} at {self.now().isoformat()}>"
 
     # --- its life ------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._tasks = await create_task_group().__aenter__()
-        self.clock.attach(self.runtime)
-        try:
-            await self._begin()
-        except BaseException:
-            await self._leave()
-            raise
+        await self.open()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
+        with CancelScope(shield=True):
+            if exc is None:
+                await self.close()
+            else:
+                await self.abandon()
+
+    async def open(self) -> None:
+        """Open the backend, ring nothing yet; the block form does this. To be answered by :meth:`close`, in any task."""
+        if self._engine is not None:
+            message = "this harness is open already"
+            raise RuntimeStateError(message)
+        self._unseed = seed_turns(self.seed) if self._random is not None else self._unseed
+        self.clock.attach_work(self, RuntimeWork(self.runtime, self._probe.age))
         try:
-            with CancelScope(shield=True):
+            await self._begin()
+        except BaseException:
+            self._leave()
+            raise
+
+    async def close(self) -> None:
+        """Close the runtime: what was accepted is handled and stored.
+
+        Raises :class:`ExpectationError` if a room raised what nobody heard of, and what ``expect_error`` did not expect.
+        """
+        try:
+            for client in self._clients:
+                await client.leave()
+            await self._end()
+        except ClockStalledError:
+            await self.abandon()
+            raise
+        finally:
+            self._leave()
+        self._check_errors()
+
+    async def abandon(self) -> None:
+        """End the runtime as a crash would: what hangs in a failed test is not waited for."""
+        try:
+            if self._engine is not None:
+                self._crash("the test failed")
                 await self._end()
         finally:
-            await self._leave()
+            self._leave()
 
-    async def _leave(self) -> None:
-        tasks = self._tasks
-        assert tasks is not None
-        self.clock.detach(self.runtime)
-        tasks.cancel_scope.shield = True
-        tasks.cancel_scope.cancel()
-        await tasks.__aexit__(None, None, None)
+    def _leave(self) -> None:
+        self.clock.detach(self)
+        self._unseed()
+        self._unseed = lambda: None
 
     async def _begin(self) -> None:
-        assert self._tasks is not None
-        self._stop, self._ended = Event(), Event()
-        await self._tasks.start(self._live)
-        engine = self.runtime.engine()
+        self._stop, self._ended, ready = Event(), Event(), Event()
+        self._clients = []
+
+        async def live() -> None:
+            """Hold the runtime in a task of its own: a test may restart it anywhere, whatever blocks it has open."""
+            try:
+                async with self.runtime as runtime:
+                    self._engine = engine = runtime.engine()
+                    ready.set()
+                    await self._stop.wait()
+                    if not engine.closing:
+                        # This token was taken with the stop; from here on the runtime counts its closing itself.
+                        engine.work.give()
+            except BaseException as error:  # noqa: BLE001 - told to the test, whichever task it runs in
+                self._failure = error
+            finally:
+                self._engine = None
+                self._ended.set()
+                ready.set()
+
+        current_loop().spawn(live)
+        await ready.wait()
+        engine = self._checked_engine()
         rows = await engine.all_rows(None)
-        self._alarms = {row.room: from_micros(row.due) for row in reversed(rows) if row.due is not None}
+        self._due = {row.room: from_micros(row.due) for row in reversed(rows) if row.due is not None}
         engine.alarm_listener = self._hear_of_alarm
+        if self._alarms is not None and self._rings:
+            await self._alarms.ready.wait()
 
     def _hear_of_alarm(self, room: RoomKey, due: datetime | None) -> None:
         if due is None:
-            self._alarms.pop(room, None)
+            self._due.pop(room, None)
         else:
-            self._alarms[room] = due
+            self._due[room] = due
 
-    async def _live(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Hold the runtime, in a task of its own: a test may restart it anywhere, whatever blocks it has open."""
-        try:
-            async with self.runtime:
-                task_status.started()
-                await self._stop.wait()
-                # From the stop until here the runtime had this token; from here on it counts its closing itself.
-                self.runtime.engine().work.give()
-        finally:
-            self._ended.set()
+    def _checked_engine(self) -> Engine:
+        """Give the running engine, or raise what ended it."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        if self._engine is None:
+            message = "this harness is not open: use it inside `async with`"
+            raise RuntimeStateError(message)
+        return self._engine
 
     async def _end(self) -> None:
-        """Let the runtime close: time passes only if something that it waits for sleeps."""
-        self.runtime.engine().work.take()
+        """Let the runtime close; time passes only if something that it waits for sleeps."""
+        engine = self._checked_engine()
+        if not engine.closing:
+            engine.work.take()
         self._stop.set()
         while not self._ended.is_set():
             await self.clock.settle()
             if not self._ended.is_set():
                 await self.clock.advance_to_next()
+        if self._failure is not None:
+            self._checked_engine()
 
     async def restart(self) -> None:
         """Close the runtime and open it again: rooms are gone from memory, clients are closed, what was accepted is stored."""
@@ -175,10 +235,14 @@ class Harness:
 
         Events that were not committed are gone; their callers get :class:`RuntimeCrashedError`.
         """
-        self.runtime.crash(RuntimeCrashedError("the runtime crashed: Harness.crash()"))
+        self._crash("Harness.crash()")
         await self._end()
         await self._begin()
         await self.settle()
+
+    def _crash(self, why: str) -> None:
+        self._checked_engine().crash(RuntimeCrashedError(f"the runtime crashed: {why}"))
+        self._probe.forget()
 
     # --- time ----------------------------------------------------------------
 
@@ -187,36 +251,78 @@ class Harness:
         return self.clock.now()
 
     async def settle(self) -> None:
-        """Wait until nothing is in flight; time stands still."""
+        """Wait until nothing is in flight; time stands still. See :meth:`FakeClock.settle`."""
+        self._checked_engine()
         await self.clock.settle()
+        self._checked_engine()
 
     async def advance(self, duration: timedelta) -> None:
         """Let time pass, waking whatever is due on the way, one at a time; see :meth:`FakeClock.advance`."""
+        await self.settle()
         await self.clock.advance(duration)
+        self._checked_engine()
 
     async def advance_to(self, when: datetime) -> None:
         """Let time pass until a wall time."""
-        await self.clock.advance_to(when)
+        await self.advance(when - self.now())
 
     async def advance_to_next(self) -> Fired | None:
         """Let time pass to whatever comes next, and let that happen alone."""
+        await self.settle()
         return await self.clock.advance_to_next()
 
     async def run_due(self) -> None:
         """Let happen what is due now."""
-        await self.clock.run_due()
+        await self.advance(timedelta())
+
+    async def run_until_idle(self, *, limit: timedelta = timedelta(days=366)) -> list[Fired]:
+        """Let time pass until nothing waits for it but idle rooms; see :meth:`FakeClock.run_until_idle`."""
+        await self.settle()
+        return await self.clock.run_until_idle(limit=limit)
+
+    async def jump(self, duration: timedelta) -> None:
+        """Let time leap, as when a laptop's lid was closed; see :meth:`FakeClock.jump`."""
+        await self.settle()
+        await self.clock.jump(duration)
+
+    async def expect_quiet(self, duration: timedelta) -> None:
+        """Let time pass, and raise an ``AssertionError`` if any event happened."""
+        await self.settle()
+        before = len(self._probe.order)
+        await self.clock.expect_quiet(duration)
+        happened = self._probe.order[before:]
+        if happened:
+            what = "\n".join(f"{room} {event}" for room, event in happened)
+            raise await self._complaint(f"no event for {duration}", what, happened[0][0])
+
+    def auto(self, *, limit: timedelta = timedelta(days=366)) -> AbstractAsyncContextManager[None]:
+        """Let time pass by itself while the test waits for a room; see :meth:`FakeClock.auto`."""
+        self._checked_engine()
+        return self.clock.auto(limit=limit)
 
     async def ring_due(self, limit: int | None = None) -> RingReport:
         """Ring what is due now, by hand; see :meth:`Runtime.ring_due`."""
         return await self.runtime.ring_due(limit)
 
     async def pending(self) -> list[Pending]:
-        """Give what will happen when time passes, in order: alarms, and what waits in memory."""
+        """Settle, and give what will happen when time passes, in order: alarms, and what waits in memory."""
         await self.settle()
-        engine = self.runtime.engine()
-        found = [Pending(*each) for each in engine.pending_timers()]
-        found += [Pending(from_micros(row.due), row.room, "alarm", row.name) for row in await engine.all_rows(None) if row.due is not None]
+        return await self._pending()
+
+    async def _pending(self) -> list[Pending]:
+        engine = self._checked_engine()
+        alarms = [
+            Pending(from_micros(row.due), row.room, "alarm", row.name)
+            for row in await engine.all_rows(None)
+            if row.due is not None
+        ]
+        found = [each for each in self.clock.pending() if each.kind != "alarm"] + alarms
         return sorted(found, key=lambda each: (each.due, each.room or RoomKey("", ""), each.kind, each.name))
+
+    @property
+    def fired(self) -> list[Fired]:
+        """Who was woken by the clock, in order, since the beginning."""
+        return self.clock.fired
 
     # --- rooms ---------------------------------------------------------------
 
@@ -225,32 +331,132 @@ class Harness:
         """The parties, by name."""
         return self.runtime.parties
 
+    @property
+    def backend(self) -> StorageBackend:
+        """Where the rooms are stored."""
+        return self.runtime.backend
+
     async def stored(self, room: RoomHandle) -> dict[str, Any]:
         """Settle, and read a room's committed values without waking it."""
         await self.settle()
         return await room.stored()
 
+    async def wake(self, room: RoomHandle) -> None:
+        """Have a room come into memory, constructor and ``on_start`` included, and settle; nothing if it is awake."""
+        await room.call(_nothing)
+        await self.settle()
+
     async def put_to_sleep(self, room: RoomHandle) -> None:
         """Settle, and have a room leave memory now; an ``AssertionError`` says what keeps it awake."""
         await self.settle()
-        engine = self.runtime.engine()
-        awake = engine.awake(RoomKey(room.party, room.id))
+        engine = self._checked_engine()
+        key = RoomKey(room.party, room.id)
+        awake = engine.awake(key)
         if awake is not None and not engine.put_to_sleep(awake):
-            why = "; ".join(awake.describe_work()) or f"{len(awake.connections)} clients are connected, and it does not hibernate"
-            message = f"{awake.key} cannot sleep at {self.now().isoformat()}: {why}"
-            raise AssertionError(message)
+            clients = len(awake.connections)
+            why = awake.describe_work() or [f"{clients} clients are connected, and it does not hibernate"]
+            raise await self._complaint("the room can leave memory", "\n".join(why), key)
         await self.settle()
 
     def is_awake(self, room: RoomHandle) -> bool:
         """Say whether a room is in memory."""
-        return self.runtime.engine().awake(RoomKey(room.party, room.id)) is not None
+        return self._checked_engine().awake(RoomKey(room.party, room.id)) is not None
+
+    async def connect(
+        self,
+        room: RoomHandle,
+        *,
+        id: str | None = None,  # noqa: A002 - PartyKit's word
+        uri: str = "",
+        tags: Iterable[str] = (),
+        state: object = None,
+        request: object = None,
+    ) -> FakeClient:
+        """Connect a client with an inbox, that stays until it is closed or the test ends. Arguments as for ``room.connect``."""
+        connecting = room.connect(id=id, uri=uri, tags=tags, state=state, request=request)
+        client = await connecting.__aenter__()
+        found = FakeClient(RoomKey(room.party, room.id), client, connecting, self.settle, self._complaint)
+        self._clients.append(found)
+        return found
+
+    # --- what has happened ---------------------------------------------------
+
+    @property
+    def log(self) -> list[LoggedEvent]:
+        """The events that have ended, by time, then room, then the order in that room: the same lines on every loop."""
+        return self._probe.log
+
+    @property
+    def probe(self) -> HarnessProbe:
+        """What looks on, for the rest of the kit."""
+        return self._probe
+
+    @property
+    def errors(self) -> list[RoomError]:
+        """What rooms raised, in order. What is taken out of this list is forgiven: it does not fail the test at its end."""
+        return self._probe.errors
+
+    @contextmanager
+    def expect_error(self, expected: type[E], match: str = "") -> Generator[list[E]]:
+        """Expect that a room raises such an error inside the block, settled or not; give a list of those that came.
+
+        ``match`` is searched for in the error's text, as a regular expression. The errors are taken out of
+        :attr:`errors`. Raises :class:`ExpectationError` at the block's end if none came.
+        """
+        found: list[E] = []
+        before = len(self.errors)
+        yield found
+        for each in self.errors[before:]:
+            if isinstance(each.error, expected) and re.search(match, str(each.error)):
+                found.append(each.error)
+                self.errors.remove(each)
+        if not found:
+            seen = "\n".join(map(str, self.errors[before:])) or "no error"
+            wanted = f"a room raises {expected.__name__}{f' matching {match!r}' if match else ''}"
+            raise ExpectationError(wanted, seen, "", self.now().isoformat(), self._pending_lines())
+
+    def _check_errors(self) -> None:
+        unheard = [each for each in self.errors if not each.heard]
+        if unheard and self._fail_on_errors:
+            raise ExpectationError(
+                "no room raises what nobody hears of (see Harness.expect_error)",
+                "\n".join(map(str, unheard)),
+                str(unheard[0].room),
+                self.now().isoformat(),
+            ) from unheard[0].error
+
+    # --- what should be ------------------------------------------------------
 
     def assert_idle(self) -> None:
-        """Fail unless there is no event, connection, background task or pending alarm; a room that awaits eviction is idle."""
-        engine = self.runtime.engine()
+        """Raise an ``AssertionError`` if there is an event, connection, background task or pending alarm.
+
+        A room that awaits eviction is idle.
+        """
+        engine = self._checked_engine()
         found = engine.describe_work() + engine.describe_connections()
-        found += [f"{room}: an alarm rings at {due.isoformat()}" for room, due in sorted(self._alarms.items())]
+        found += [f"{room}: an alarm rings at {due.isoformat()}" for room, due in sorted(self._due.items())]
         if found:
-            what = "\n  ".join(found)
-            message = f"not idle at {self.now().isoformat()}:\n  {what}"
-            raise AssertionError(message)
+            raise ExpectationError(
+                "no event, connection, background task or pending alarm",
+                "\n".join(found),
+                found[0].partition(":")[0].partition(" ")[0],
+                self.now().isoformat(),
+                self._pending_lines(),
+            )
+
+    def _pending_lines(self) -> tuple[str, ...]:
+        return tuple(map(str, self.clock.pending()))
+
+    async def _complaint(self, expected: str, seen: str, room: RoomKey) -> ExpectationError:
+        pending = tuple(map(str, await self._pending()))
+        return ExpectationError(expected, seen, str(room), self.now().isoformat(), pending)
+
+
+async def _nothing(_room: object) -> None:
+    """Be an event in which nothing happens."""
+
+
+def make_backend(backend: StorageBackend | BackendFactory) -> StorageBackend:
+    """Give the backend that was given, or a fresh one of its maker."""
+    # A class has the shape of its instances.
+    return backend if isinstance(backend, StorageBackend) and not isinstance(backend, type) else backend()

@@ -1,0 +1,36 @@
+"""The testing kit: thirty days in a millisecond, and every crash there is.
+
+For authors of rooms: :class:`Harness` is a runtime under test, :class:`FakeClock`
+its time, :class:`FakeClient` a client with an inbox.
+
+For authors of backends: :class:`BackendContract` judges a store, and
+:class:`FaultyBackend` and :class:`RecordingBackend` wrap one.
+
+Must never be imported by the library itself, nor load a test framework: what
+needs one is in a module of its own.
+"""
+
+from __future__ import annotations
+
+from partyroom.testing._harness_probe import LoggedEvent, RoomError
+from partyroom.testing.backend_contract import BackendContract
+from partyroom.testing.fake_client import FakeClient
+from partyroom.testing.fake_clock import FakeClock, Fired, Pending
+from partyroom.testing.faults import FaultyBackend
+from partyroom.testing.harness import Harness
+from partyroom.testing.options import HarnessOptions
+from partyroom.testing.recording import RecordingBackend
+
+__all__ = [
+    "BackendContract",
+    "FakeClient",
+    "FakeClock",
+    "FaultyBackend",
+    "Fired",
+    "Harness",
+    "HarnessOptions",
+    "LoggedEvent",
+    "Pending",
+    "RecordingBackend",
+    "RoomError",
+]

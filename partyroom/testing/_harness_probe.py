@@ -1,0 +1,170 @@
+"""What a harness knows of the events in its rooms.
+
+Owns the log of events, the errors of rooms, since when each event runs, and
+which events a commit holds.
+
+Promises that the log is in an order that does not depend on the loop: by time,
+then room, then the order in that room.
+
+Must never change what happens, but for what the harness was asked to change.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from random import Random  # noqa: TID251 - chance by a seed, which a test gives
+from typing import Any, TypeVar, final
+
+import attrs
+from anyio.lowlevel import cancel_shielded_checkpoint
+from typing_extensions import override
+
+from partyroom._core.units import Event
+from partyroom._native import Loop, OneShot, current_loop
+from partyroom._services import Probe
+from partyroom.errors import RuntimeClosedError
+from partyroom.protocols import Clock
+from partyroom.types import RoomKey
+
+__all__ = ["HarnessProbe", "LoggedEvent", "RoomError"]
+
+T = TypeVar("T")
+
+MOST_TURNS = 4
+"""Before how many turns of others, less one, a task may wait when orders are shuffled. More find nothing new, and take longer."""
+
+
+@attrs.frozen
+class LoggedEvent:
+    """One event that has ended."""
+
+    at: datetime
+    """When it began, in virtual wall time."""
+    room: RoomKey
+    event: str
+    """What ran: ``on_message``, ``Counter.increment``, ``on_alarm`` ..."""
+    outcome: str
+    """``ok``, or the name of the error's class."""
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.at.isoformat()} {self.room} {self.event}: {self.outcome}"
+
+
+@attrs.frozen
+class RoomError:
+    """One exception that a room raised."""
+
+    at: datetime
+    """When, in virtual wall time."""
+    room: RoomKey
+    event: str
+    error: BaseException = attrs.field(eq=False)
+    heard: bool
+    """Whether a caller, or the room's own ``on_error``, was told of it."""
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.at.isoformat()} {self.room} {self.event}: {type(self.error).__name__}: {self.error}"
+
+
+@final
+class HarnessProbe(Probe):
+    """Looks on for one harness."""
+
+    def __init__(self, clock: Clock, *, sleeps_at_once: bool, stir: Random | None) -> None:
+        self._clock = clock
+        self._sleeps_at_once = sleeps_at_once
+        self._stir = stir
+        self._begun: dict[Event, tuple[datetime, float]] = {}
+        self._log: list[LoggedEvent] = []
+        self._in_order: list[LoggedEvent] = []
+        self._sealed: defaultdict[RoomKey, list[str]] = defaultdict(list)
+        self.errors: list[RoomError] = []
+
+    # --- what a runtime tells ------------------------------------------------
+
+    @property
+    @override
+    def sleeps_at_once(self) -> bool:
+        return self._sleeps_at_once
+
+    @override
+    def loop(self) -> Loop:
+        loop = current_loop()
+        if self._stir is not None:
+            loop.stir = _stirring(self._stir)
+            loop.one_shot = _stirred(loop.one_shot, loop.stir)
+        return loop
+
+    @override
+    def event_began(self, event: Event, /) -> None:
+        self._begun[event] = (self._clock.now(), self._clock.monotonic())
+
+    @override
+    def event_ended(self, event: Event, /) -> None:
+        began = self._begun.pop(event, None)
+        if began is not None:
+            outcome = "ok" if event.error is None else type(event.error).__name__
+            self._log.append(LoggedEvent(began[0], event.place.key, event.name, outcome))
+
+    @override
+    def event_sealed(self, event: Event, /) -> None:
+        self._sealed[event.place.key].append(event.name)
+
+    @override
+    def event_failed(self, event: Event, error: BaseException, /, *, heard: bool) -> None:
+        if not isinstance(error, RuntimeClosedError):
+            self.errors.append(RoomError(self._clock.now(), event.place.key, event.name, error, heard))
+
+    # --- what a harness asks -------------------------------------------------
+
+    @property
+    def log(self) -> list[LoggedEvent]:
+        """What has ended, by time, then room, then the order in that room."""
+        if len(self._in_order) != len(self._log):
+            self._in_order = sorted(self._log, key=lambda each: (each.at, each.room))
+        return self._in_order
+
+    @property
+    def order(self) -> tuple[tuple[RoomKey, str], ...]:
+        """What has ended, in the order in which it did."""
+        return tuple((each.room, each.event) for each in self._log)
+
+    def age(self, event: Event) -> timedelta | None:
+        """Give for how long an event has run, in virtual time."""
+        began = self._begun.get(event)
+        return None if began is None else timedelta(seconds=self._clock.monotonic() - began[1])
+
+    def take_sealed(self, room: RoomKey) -> list[str]:
+        """Give the names of the room's events whose writes were handed on to be committed since the last time."""
+        return self._sealed.pop(room, [])
+
+    def forget(self) -> None:
+        """Know nothing of events that a crash has ended."""
+        self._begun.clear()
+        self._sealed.clear()
+
+
+def _stirring(random: Random) -> Callable[[], Awaitable[None]]:
+    async def stir() -> None:
+        for _ in range(random.randrange(MOST_TURNS)):
+            await cancel_shielded_checkpoint()
+
+    return stir
+
+
+def _stirred(base: type[OneShot[Any]], stir: Callable[[], Awaitable[None]]) -> type[OneShot[Any]]:
+    """Give a one-shot whose waiter goes on when it is woken, or a few turns later."""
+
+    class StirredOneShot(base):  # type: ignore[misc, valid-type]
+        __slots__ = ()
+
+        @override
+        async def _sleep(self) -> None:
+            await super()._sleep()
+            await stir()
+
+    return StirredOneShot
