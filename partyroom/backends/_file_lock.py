@@ -15,13 +15,15 @@ locks that SQLite has on it.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import final
+from typing import Final, final
 from weakref import WeakSet
 
-from partyroom.errors import BackendError, BackendLockedError, BackendReadOnlyError
+from partyroom.errors import BackendError, BackendFullError, BackendLockedError, BackendReadOnlyError
 
 __all__ = ["FileLock"]
 
@@ -43,6 +45,9 @@ else:
         # Not lockf: its locks go away when any handle of the file is closed, and do not keep out this very process.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+    # A forked child inherits the handle, and the lock with it: it would outlive the parent. (Windows has no forks.)
+    os.register_at_fork(after_in_child=lambda: _forget_all())  # noqa: PLW0108 - it is not there yet
+
 
 @final
 class FileLock:
@@ -61,8 +66,10 @@ class FileLock:
             pid = _read_pid(descriptor)
             os.close(descriptor)
             raise BackendLockedError(self._path, pid) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, b"%d\n" % os.getpid())
+        # For the one who comes too late to read; a full disk is no reason not to have the lock.
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, b"%d\n" % os.getpid())
         self._descriptor = descriptor
         _HELD.add(self)
 
@@ -82,22 +89,28 @@ _HELD: WeakSet[FileLock] = WeakSet()
 
 
 def _forget_all() -> None:
-    """Drop in a forked child what belongs to its parent: else the lock would outlive the parent."""
+    """Drop in a forked child what belongs to its parent."""
     for lock in tuple(_HELD):
         lock.forget()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+_KINDS: Final[Mapping[int | None, type[BackendError]]] = {
+    errno.EACCES: BackendReadOnlyError,
+    errno.EPERM: BackendReadOnlyError,
+    errno.EROFS: BackendReadOnlyError,
+    errno.ENOSPC: BackendFullError,
+}
 
 
 def _open(side: str, path: str) -> int:
     try:
-        return os.open(side, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        # No child that runs another program inherits it: Python opens files so.
+        return os.open(side, os.O_RDWR | os.O_CREAT, 0o644)
     except FileNotFoundError as error:
         raise BackendError(f"{path}: its folder does not exist") from error
     except OSError as error:
-        raise BackendReadOnlyError(f"{path}: cannot write to its folder: {error.strerror}") from error
+        kind = _KINDS.get(error.errno, BackendError)
+        raise kind(f"{path}: {side} cannot be written: {error.strerror}") from error
 
 
 def _read_pid(descriptor: int) -> int | None:

@@ -28,7 +28,7 @@ from anyio import Event
 
 from partyroom._native import Loop, OneShot
 from partyroom.backends._thread import WorkerThread
-from partyroom.errors import BackendError, CommitError, FencedError
+from partyroom.errors import BackendError, BackendLockedError, BackendReadOnlyError, CommitError, FencedError
 from partyroom.types import Commit, RoomKey
 
 __all__ = ["GroupStore", "GroupWriter", "backend_errors"]
@@ -211,10 +211,15 @@ class GroupWriter:
 
     def _settle(self, commits: Sequence[Commit]) -> list[CommitError | None]:
         answers = [self._admit(commit) for commit in commits]
+        admitted = [index for index, error in enumerate(answers) if error is None]
         try:
-            self._apply([commit for commit, error in zip(commits, answers, strict=True) if error is None])
+            self._apply([commits[index] for index in admitted])
+        except (BackendLockedError, BackendReadOnlyError) as error:
+            # No commit's own fault, and to find it again for each of them may take seconds each.
+            for index in admitted:
+                answers[index] = self._refuse(commits[index], error)
         except BackendError:
-            self._settle_apart(commits, answers)
+            self._settle_apart(commits, answers, admitted)
         return answers
 
     def _admit(self, commit: Commit) -> CommitError | None:
@@ -232,17 +237,17 @@ class GroupWriter:
             with backend_errors():
                 self._store.apply(writing)
 
-    def _settle_apart(self, commits: Sequence[Commit], answers: list[CommitError | None]) -> None:
+    def _settle_apart(
+        self, commits: Sequence[Commit], answers: list[CommitError | None], admitted: Sequence[int]
+    ) -> None:
         """Try what was admitted again, one by one: the fault may be that of one of them."""
         failed: dict[RoomKey, BackendError] = {}
-        for index, commit in enumerate(commits):
-            if answers[index] is not None:
-                continue
+        for index in admitted:
+            commit = commits[index]
             error = failed.get(commit.room) or self._try(commit)
             if error is not None:
                 failed[commit.room] = error
-                answers[index] = _refusal(commit, error)
-                self._ended.discard((commit.room, commit.fence))
+                answers[index] = self._refuse(commit, error)
 
     def _try(self, commit: Commit) -> BackendError | None:
         try:
@@ -250,6 +255,13 @@ class GroupWriter:
         except BackendError as error:
             return error
         return None
+
+    def _refuse(self, commit: Commit, cause: BackendError) -> CommitError:
+        # Nothing of it has happened, so neither has the end of the claim.
+        self._ended.discard((commit.room, commit.fence))
+        error = CommitError(f"{commit.room}: nothing of the commit is stored: {cause}")
+        error.__cause__ = cause
+        return error
 
 
 @contextmanager
@@ -261,12 +273,6 @@ def backend_errors() -> Generator[None]:
         raise
     except Exception as error:
         raise BackendError(f"{type(error).__name__}: {error}") from error
-
-
-def _refusal(commit: Commit, cause: BackendError) -> CommitError:
-    error = CommitError(f"{commit.room}: nothing of the commit is stored: {cause}")
-    error.__cause__ = cause
-    return error
 
 
 def _give_way() -> None:

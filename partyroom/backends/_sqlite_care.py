@@ -63,7 +63,7 @@ class FileCare:
         """How many bytes the log may have grown by since it was moved."""
         self._mover: Thread | None = None
         # An earlier opening may have left something to do.
-        self._sweeping = True
+        self._sweeping = connection.execute(_CLEARED).fetchone() is not None
         self._deleted = DELETIONS
         self._vacuuming = False
 
@@ -103,10 +103,10 @@ class FileCare:
         """Give back some space, if a quarter of the file is free, and then until a sixteenth is."""
         if self._deleted < DELETIONS and not self._vacuuming:
             return False
-        self._deleted = 0
         (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
         (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
         self._vacuuming = free > max(SPARE_PAGES, pages // (16 if self._vacuuming else 4))
+        self._deleted = 0
         if self._vacuuming:
             self._run_lazily(_VACUUM)
         return self._vacuuming
@@ -128,8 +128,11 @@ class FileCare:
         if self._written < LOG_BYTES or (self._mover is not None and self._mover.is_alive()):
             return
         self._written = 0
-        self._mover = Thread(target=_move_log, args=(self._path,), name="partyroom-log", daemon=True)
-        self._mover.start()
+        mover = Thread(target=_move_log, args=(self._path,), name="partyroom-log", daemon=True)
+        # Where no thread is to be had, it is left to the writer altogether.
+        with suppress(RuntimeError):
+            mover.start()
+            self._mover = mover
 
 
 def _move_log(path: str) -> None:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from partyroom.errors import (
+    BackendClosedError,
     BackendCorruptError,
     BackendError,
     BackendFullError,
@@ -24,7 +25,7 @@ from partyroom.errors import (
     BackendReadOnlyError,
 )
 
-__all__ = ["faults_of"]
+__all__ = ["faults_of", "told"]
 
 _PRIMARY: Final = 0xFF
 """The byte of an error code that says what kind it is; the others say where it was met."""
@@ -46,10 +47,13 @@ def faults_of(path: str) -> Generator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise _told(error, path) from error
+        raise told(error, path) from error
 
 
-def _told(error: sqlite3.Error, path: str) -> BackendError:
+def told(error: sqlite3.Error, path: str) -> BackendError:
+    """Make the error of ours that tells of one of SQLite's."""
+    if isinstance(error, sqlite3.ProgrammingError):
+        return BackendClosedError(f"{path} was closed meanwhile")
     # Errors that the module raises by itself carry no code.
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:

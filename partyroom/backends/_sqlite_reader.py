@@ -14,13 +14,15 @@ Must never write.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Final, final
 
 from anyio.lowlevel import checkpoint
 
-from partyroom.backends._sqlite_faults import faults_of
+from partyroom.backends._file_place import FilePlace
+from partyroom.backends._sqlite_faults import faults_of, told
 from partyroom.backends._sqlite_schema import open_reader
 from partyroom.types import AlarmCursor, AlarmRow, KeyRange, RoomKey
 
@@ -29,11 +31,13 @@ __all__ = ["SqliteReader"]
 SLICE_ROWS: Final = 256
 """How many rows are read before the loop may run: some 0.2 ms of small ones."""
 SLICE_BYTES: Final = 1024 * 1024
-"""How many bytes of values are read before the loop may run."""
-MAX_KEYS: Final = 1024
-"""How many keys are asked for in one statement; SQLite before 3.32 took 999 in all, now it is 32,766."""
+"""How many bytes of values are read before the loop may run: some 0.5 ms."""
+MAX_KEYS: Final = 256
+"""How many keys are asked for at once: some 0.5 ms."""
 
-_ENTRIES: Final = "SELECT key, value FROM rooms CROSS JOIN entries ON room = number WHERE party = ? AND id = ?"
+_OF_ROOM: Final = "FROM entries WHERE room = (SELECT number FROM rooms WHERE party = ? AND id = ?)"
+_ONE_VALUE: Final = f"SELECT value {_OF_ROOM} AND key = ?"
+_ENTRIES: Final = f"SELECT key, value {_OF_ROOM}"
 _ALARMS: Final = "SELECT party, id, name, due, data FROM alarms"
 
 
@@ -41,16 +45,33 @@ _ALARMS: Final = "SELECT party, id, name, due, data FROM alarms"
 class SqliteReader:
     """One file's reading connections."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, place: FilePlace) -> None:
+        self._place = place
         self._free: list[sqlite3.Connection] = []
         self._all: list[sqlite3.Connection] = []
 
+    # --- one room ------------------------------------------------------------
+
     async def read(self, room: RoomKey, keys: Collection[str]) -> dict[str, bytes]:
         """Give the values of those keys that exist."""
-        if not keys:
-            return {}
-        return dict(await self._fetch(_reading(len(keys)), (*room, *keys), _entry_size))
+        if len(keys) == 1:
+            (key,) = keys
+            return self._read_one(room, key)
+        found: list[tuple[str, bytes]] = []
+        with self._snapshot() as connection:
+            for some in _some_of(tuple(keys)):
+                found += await _rows(connection.execute(_reading(len(some)), (*room, *some)), _entry_size)
+        return dict(found)
+
+    def _read_one(self, room: RoomKey, key: str) -> dict[str, bytes]:
+        """Read one key in the straightest way: this is what a room does that was just woken."""
+        try:
+            connection = self._free.pop() if self._free else self._open()
+            row = connection.execute(_ONE_VALUE, (*room, key)).fetchone()
+        except sqlite3.Error as error:
+            raise told(error, self._place.path) from error
+        self._free.append(connection)
+        return {} if row is None else {key: row[0]}
 
     async def scan(self, room: RoomKey, keys: KeyRange, limit: int) -> list[tuple[str, bytes]]:
         """Give the first entries of a range of keys."""
@@ -58,17 +79,11 @@ class SqliteReader:
         statement = f"{_ENTRIES} AND {where} ORDER BY key {_direction(keys)} LIMIT ?"
         return await self._fetch(statement, (*room, *bounds, limit), _entry_size)
 
-    async def rooms(self, party: str, ids: KeyRange, limit: int) -> list[str]:
-        """Give the first ids, in a range of them, of rooms that hold something."""
-        where, bounds = _bounds("id", ids)
-        # Each half is walked along its index, and the two are merged: no sort, and no more rows than are asked for.
-        halves = [f"SELECT id FROM {table} WHERE party = ? AND {where}" for table in ("rooms", "alarms")]  # noqa: S608
-        statement = f"{' UNION '.join(halves)} ORDER BY id {_direction(ids)} LIMIT ?"
-        return [id_ for (id_,) in await self._fetch(statement, (party, *bounds, party, *bounds, limit), _no_size)]
-
     async def room_alarms(self, room: RoomKey) -> list[AlarmRow]:
         """Give all alarms of a room, by name."""
         return await self._alarms("WHERE party = ? AND id = ? ORDER BY name", room)
+
+    # --- all rooms -----------------------------------------------------------
 
     async def due_alarms(self, before: int | None, after: AlarmCursor | None, limit: int) -> list[AlarmRow]:
         """Give the first alarms that are due, in the order of (due, room, name)."""
@@ -89,34 +104,54 @@ class SqliteReader:
             return await self._alarms(f"{where} ORDER BY id, name LIMIT ?", (party, limit))
         return await self._alarms(f"{where} AND (id, name) > (?, ?) ORDER BY id, name LIMIT ?", (party, *after, limit))
 
+    async def rooms(self, party: str, ids: KeyRange, limit: int) -> list[str]:
+        """Give the first ids, in a range of them, of rooms that hold something."""
+        where, bounds = _bounds("id", ids)
+        # Each half is walked along its index, and the two are merged: no sort, and no more rows than are asked for.
+        halves = [f"SELECT id FROM {table} WHERE party = ? AND {where}" for table in ("rooms", "alarms")]  # noqa: S608
+        statement = f"{' UNION '.join(halves)} ORDER BY id {_direction(ids)} LIMIT ?"
+        return [id_ for (id_,) in await self._fetch(statement, (party, *bounds, party, *bounds, limit), _no_size)]
+
     async def _alarms(self, where: str, parameters: Sequence[object]) -> list[AlarmRow]:
         rows = await self._fetch(f"{_ALARMS} {where}", parameters, _alarm_size)
         return [AlarmRow(RoomKey(party, id_), name, due, data) for party, id_, name, due, data in rows]
 
-    async def _fetch(self, statement: str, parameters: Sequence[object], size: Callable[[Any], int]) -> list[Any]:
-        """Give all rows of an answer; ``size`` says how many bytes a row weighs."""
-        with faults_of(self._path):
-            # A connection of its own for each answer: a second one on the same would see the state that the first holds.
-            connection = self._free.pop() if self._free else self._open()
-            try:
-                cursor = connection.execute(statement, parameters)
-                try:
-                    return await _rows(cursor, size)
-                finally:
-                    cursor.close()
-            finally:
-                self._free.append(connection)
-
-    def _open(self) -> sqlite3.Connection:
-        connection = open_reader(self._path)
-        self._all.append(connection)
-        return connection
+    # --- connections ---------------------------------------------------------
 
     def close(self) -> None:
         """Close all connections; an answer that is being read ends with :class:`BackendClosedError`."""
         while self._all:
             self._all.pop().close()
         self._free.clear()
+
+    async def _fetch(self, statement: str, parameters: Sequence[object], size: Callable[[Any], int]) -> list[Any]:
+        """Give all rows of an answer; ``size`` says how many bytes a row weighs."""
+        with self._snapshot() as connection:
+            return await _rows(connection.execute(statement, parameters), size)
+
+    @contextmanager
+    def _snapshot(self) -> Generator[sqlite3.Connection]:
+        """Lend a connection that shows one state of the file for as long as it is lent.
+
+        Each is lent to one at a time: two on one connection would both see the older state, and one of them may have
+        been asked after a commit that the other must not see.
+        """
+        with faults_of(self._place.path):
+            connection = self._free.pop() if self._free else self._open()
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                # Closed meanwhile, it has nothing to end.
+                with suppress(sqlite3.ProgrammingError):
+                    connection.execute("ROLLBACK")
+                    self._free.append(connection)
+
+    def _open(self) -> sqlite3.Connection:
+        self._place.check()
+        connection = open_reader(self._place.path)
+        self._all.append(connection)
+        return connection
 
 
 async def _rows(cursor: sqlite3.Cursor, size: Callable[[Any], int]) -> list[Any]:
@@ -130,6 +165,14 @@ async def _rows(cursor: sqlite3.Cursor, size: Callable[[Any], int]) -> list[Any]
             weight = 0
             await checkpoint()
     return rows
+
+
+def _some_of(keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Cut keys into parts that are not too many, each filled up to a power of two: so statements stay few."""
+    for start in range(0, len(keys), MAX_KEYS):
+        part = keys[start : start + MAX_KEYS]
+        size = 1 << (len(part) - 1).bit_length()
+        yield part + part[-1:] * (size - len(part))
 
 
 @cache

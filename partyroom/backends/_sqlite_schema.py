@@ -30,6 +30,9 @@ APPLICATION_ID: Final = 0x50_52_4F_4D
 BUSY_SECONDS: Final = 5.0
 """How long a write waits for another program that has the file locked, such as a shell left open in a transaction."""
 
+READER_KILOBYTES: Final = 16 * 1024
+"""How much a reading connection may keep in memory until the next commit; a third off reads from files of some size."""
+
 # A room's entries hang on its number, so that all of them can be given up at once: the row in rooms loses its names,
 # keeps the number from being used again, and goes when the last entry has been swept away. Entries lie in the order in
 # which they were first put, with an index beside them: three times as fast to fill as a table clustered by room and
@@ -91,6 +94,7 @@ def open_reader(path: str) -> sqlite3.Connection:
     with faults_of(path):
         connection = connect(path)
         connection.execute("PRAGMA query_only = ON")
+        connection.execute(f"PRAGMA cache_size = -{READER_KILOBYTES}")
     return connection
 
 

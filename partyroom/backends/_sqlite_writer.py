@@ -19,6 +19,7 @@ from functools import cache
 from typing import Final, TypeAlias, final
 
 from partyroom.backends._file_lock import FileLock
+from partyroom.backends._file_place import FilePlace
 from partyroom.backends._sqlite_care import FileCare
 from partyroom.backends._sqlite_faults import faults_of
 from partyroom.backends._sqlite_schema import Durability, open_writer
@@ -76,10 +77,11 @@ _TRIGGERS: Final = {
 class SqliteWriter:
     """One file's writing connection. All but the constructor is called from the writer thread."""
 
-    def __init__(self, path: str, durability: Durability) -> None:
-        self._path = path
+    def __init__(self, place: FilePlace, durability: Durability) -> None:
+        self._place = place
+        self._path = place.path
         self._durability: Durability = durability
-        self._lock = FileLock(path)
+        self._lock = FileLock(place.path)
         self._connection: sqlite3.Connection
         self._care: FileCare
 
@@ -87,6 +89,7 @@ class SqliteWriter:
         """Take the lock and open the file; give its epoch."""
         self._lock.acquire()
         try:
+            self._place.check_writable()
             with faults_of(self._path):
                 self._connection, epoch = open_writer(self._path, self._durability)
                 _teach(self._connection)
@@ -94,6 +97,7 @@ class SqliteWriter:
         except BaseException:
             self._lock.release()
             raise
+        self._place.remember()
         return epoch
 
     def apply(self, commits: Sequence[Commit]) -> None:

@@ -118,7 +118,7 @@ class WorkerThread(Generic[J]):
         self.hand_back(end)
 
     def _serve(self) -> None:
-        more = False
+        more = True
         while True:
             batch, last = self._take(wait=not more)
             if batch:

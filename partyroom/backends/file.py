@@ -22,6 +22,7 @@ from anyio import to_thread
 from typing_extensions import override
 
 from partyroom._native import current_loop
+from partyroom.backends._file_place import FilePlace
 from partyroom.backends._group_commit import GroupWriter
 from partyroom.backends._sqlite_backup import write_backup
 from partyroom.backends._sqlite_reader import SqliteReader
@@ -67,7 +68,7 @@ class FileBackend(StorageBackend):
             raise BackendError(f"{self._path} is open already: a store belongs to one runtime at a time")
         self._opened = opened = _OpenFile(self._path, self._durability)
         try:
-            await opened.start()
+            await opened.writer.start()
         except BaseException:
             self._opened = None
             raise
@@ -96,7 +97,8 @@ class FileBackend(StorageBackend):
     @override
     async def commit(self, commits: Sequence[Commit], /) -> Sequence[CommitError | None]:
         opened = self._open()
-        opened.check_place()
+        # Here and not in the writer thread, for which each call of the system is a chance to lose the global lock.
+        opened.place.check()
         return await opened.writer.commit(commits)
 
     @override
@@ -122,7 +124,7 @@ class FileBackend(StorageBackend):
         is there already is left alone: :class:`BackendError`. It takes a worker thread and a second for some hundred
         megabytes; the log grows meanwhile. Cancelling waits for its end.
         """
-        await to_thread.run_sync(write_backup, self._open().path, Path(path).absolute())  # noqa: ASYNC240 - asks no disk
+        await to_thread.run_sync(write_backup, self._open().place.path, Path(path).absolute())  # noqa: ASYNC240 - asks no disk
 
     def _open(self) -> _OpenFile:
         opened = self._opened
@@ -140,36 +142,13 @@ class _OpenFile:
     """One opening of a file."""
 
     def __init__(self, path: Path, durability: Durability) -> None:
-        self.path = os.path.realpath(path)
         self.pid = os.getpid()
-        self.reader = SqliteReader(self.path)
-        self.writer = GroupWriter(SqliteWriter(self.path, durability), current_loop())
-        self._place: tuple[int, int] | None = None
-
-    async def start(self) -> None:
-        """Open the file, in the writer thread."""
-        await self.writer.start()
-        self._place = self._look()
+        self.place = FilePlace(path)
+        self.reader = SqliteReader(self.place)
+        self.store = SqliteWriter(self.place, durability)
+        self.writer = GroupWriter(self.store, current_loop())
 
     async def stop(self) -> None:
         """Have everything written that was handed in, and close the file."""
         self.reader.close()
         await self.writer.stop()
-
-    def check_place(self) -> None:
-        """Refuse to write into a file that has been deleted or moved: it would be gone when it is closed.
-
-        SQLite itself does not notice. Asked for here and not by the writer thread, for which each call of the system is
-        one more chance for a busy loop to take the global lock.
-        """
-        if self._look() != self._place:
-            raise BackendError(
-                f"{self.path} has been deleted, moved or replaced while it was open; nothing is stored until it is back"
-            )
-
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            status = os.stat(self.path)  # noqa: PTH116 - a microsecond less
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino

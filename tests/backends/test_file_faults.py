@@ -1,0 +1,325 @@
+"""Faults of a file: each a clear error about which file, and the backend goes on when the fault is gone."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from partyroom.backends import _sqlite_schema
+from partyroom.backends._sqlite_schema import VERSION
+from partyroom.backends.file import FileBackend
+from partyroom.errors import (
+    BackendCorruptError,
+    BackendError,
+    BackendFullError,
+    BackendLockedError,
+    BackendReadOnlyError,
+    BackendVersionError,
+    CommitError,
+)
+from partyroom.types import AlarmRow, Commit, KeyRange, RoomKey
+
+pytestmark = pytest.mark.anyio
+
+A = RoomKey("party", "a")
+B = RoomKey("party", "b")
+C = RoomKey("party", "c")
+
+
+async def put(backend: FileBackend, room: RoomKey = A, **values: bytes) -> CommitError | None:
+    (answer,) = await backend.commit([Commit(room, await backend.claim(room), values, {})])
+    return answer
+
+
+async def refused(kind: type[BackendError], words: str, backend: FileBackend) -> None:
+    """Check that a commit is refused with such a cause, and nothing of it stored."""
+    answer = await put(backend, refused=b"v")
+    assert type(answer) is CommitError
+    assert type(answer.__cause__) is kind
+    assert words in str(answer)
+    assert {} == await backend.read(A, ["refused"])
+
+
+def content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+async def opening(path: Path) -> BackendError:
+    """Give the error that opening ends in, having seen that it left the bytes as they were and no lock behind."""
+    before = content(path)
+    with pytest.raises(BackendError) as caught:
+        await FileBackend(path).__aenter__()
+    with pytest.raises(type(caught.value)):
+        await FileBackend(path).__aenter__()
+    assert before == content(path)
+    return caught.value
+
+
+# --- what cannot be opened ---------------------------------------------------
+
+
+async def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    error = await opening(tmp_path / "nowhere" / "rooms.db")
+    assert f"{tmp_path / 'nowhere' / 'rooms.db'}: its folder does not exist" == str(error)
+
+
+async def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    error = await opening(tmp_path / "file" / "rooms.db")
+    assert type(error) is BackendError
+    assert "cannot be written: Not a directory" in str(error)
+
+
+async def test_a_path_that_is_a_folder(tmp_path: Path) -> None:
+    error = await opening(tmp_path)
+    assert f"{tmp_path}: the file cannot be opened" in str(error)
+
+
+async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "rooms.db").write_bytes(b"precious " * 1000)
+    error = await opening(tmp_path / "rooms.db")
+    assert type(error) is BackendCorruptError
+    assert "rooms.db: the file is no database" in str(error)
+
+
+@pytest.mark.parametrize("mark", ["CREATE TABLE theirs (x)", "PRAGMA user_version = 3", "PRAGMA application_id = 9"])
+async def test_a_database_of_another_program(tmp_path: Path, mark: str) -> None:
+    with closing(sqlite3.connect(tmp_path / "rooms.db")) as other:
+        other.execute(mark)
+    error = await opening(tmp_path / "rooms.db")
+    assert type(error) is BackendCorruptError
+    assert "rooms.db: the file is the database of another program; nothing was changed" in str(error)
+
+
+async def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "rooms.db").touch()
+    async with FileBackend(tmp_path / "rooms.db") as backend:
+        assert await put(backend, k=b"v") is None
+
+
+async def test_a_file_of_a_newer_version(tmp_path: Path) -> None:
+    async with FileBackend(tmp_path / "rooms.db"):
+        pass
+    with closing(sqlite3.connect(tmp_path / "rooms.db")) as newer:
+        newer.execute(f"PRAGMA user_version = {VERSION + 1}")
+    error = await opening(tmp_path / "rooms.db")
+    assert type(error) is BackendVersionError
+    assert f"the file has version {VERSION + 1}, this library reads up to {VERSION}; nothing was changed" in str(error)
+
+
+async def test_a_file_system_without_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # SQLite in memory is the one place at hand that has none.
+    def connect(_path: str) -> sqlite3.Connection:
+        return sqlite3.connect(":memory:", isolation_level=None)
+
+    monkeypatch.setattr(_sqlite_schema, "connect", connect)
+    with pytest.raises(BackendError, match=r"rooms.db: its file system takes no write-ahead log; use a local disk"):
+        await FileBackend(tmp_path / "rooms.db").__aenter__()
+
+
+# --- what cannot be written --------------------------------------------------
+
+
+@contextmanager
+def nobody() -> Generator[Path]:
+    """Give a folder of one's own, in a process that may not write to just anything."""
+    with TemporaryDirectory() as folder:
+        root = os.geteuid() == 0
+        if root:
+            os.chown(folder, 65534, -1)
+            os.seteuid(65534)
+        try:
+            yield Path(folder)
+        finally:
+            Path(folder).chmod(0o700)
+            if root:
+                os.seteuid(0)
+
+
+posix_only = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions are another thing on this system")
+
+
+@posix_only
+async def test_a_folder_that_cannot_be_written() -> None:
+    with nobody() as folder:
+        folder.chmod(0o500)
+        error = await opening(folder / "rooms.db")
+        assert type(error) is BackendReadOnlyError
+        assert f"{folder}/rooms.db: {folder}/rooms.db-lock cannot be written: Permission denied" == str(error)
+
+
+@posix_only
+async def test_a_file_that_cannot_be_written() -> None:
+    with nobody() as folder:
+        async with FileBackend(folder / "rooms.db") as backend:
+            await put(backend, k=b"v")
+        (folder / "rooms.db").chmod(0o400)
+        error = await opening(folder / "rooms.db")
+        assert type(error) is BackendReadOnlyError
+        assert f"{folder}/rooms.db: the file cannot be written by this process" == str(error)
+        (folder / "rooms.db").chmod(0o600)
+        async with FileBackend(folder / "rooms.db") as backend:
+            assert {"k": b"v"} == await backend.read(A, ["k"])
+
+
+# --- faults that come and go -------------------------------------------------
+
+
+def connection_of(backend: FileBackend) -> sqlite3.Connection:
+    assert backend._opened is not None
+    return backend._opened.store._connection
+
+
+@contextmanager
+def full_disk(backend: FileBackend) -> Generator[None]:
+    """Let the file grow by two pages and no more: SQLite tells the same as when the disk is full."""
+    connection = connection_of(backend)
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+    yield
+    connection.execute("PRAGMA max_page_count = 1000000")
+
+
+async def test_a_full_disk_refuses_what_does_not_fit_and_nothing_else(tmp_path: Path) -> None:
+    async with FileBackend(tmp_path / "rooms.db") as backend:
+        assert await put(backend, small=b"v") is None
+        fences = {room: await backend.claim(room) for room in (A, B, C)}
+        large = Commit(B, fences[B], {"large": b"x" * 100_000}, {"n": AlarmRow(B, "n", 1)})
+        with full_disk(backend):
+            answers = await backend.commit(
+                [Commit(A, fences[A], {"k": b"1"}, {}), large, Commit(C, fences[C], {"k": b"2"}, {})]
+            )
+            assert [None, None] == [answers[0], answers[2]]
+            assert type(answers[1]) is CommitError
+            assert type(answers[1].__cause__) is BackendFullError
+            assert f"{tmp_path / 'rooms.db'}: there is no space left" in str(answers[1])
+            assert {"k": b"1"} == await backend.read(A, ["k"])
+            assert ["a", "c"] == await backend.rooms("party", KeyRange(), 10)
+            assert [] == await backend.room_alarms(B)
+        assert [None] == await backend.commit([large])
+        assert {"large": b"x" * 100_000} == await backend.read(B, ["large"])
+
+
+async def test_a_group_of_many_statements_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
+    async with FileBackend(tmp_path / "rooms.db") as backend:
+        fence = await backend.claim(A)
+        many = Commit(A, fence, {f"k{number:05}": b"v" * 100 for number in range(5000)}, {})
+        with full_disk(backend):
+            (answer,) = await backend.commit([many])
+            assert isinstance(answer, CommitError)
+            assert [] == await backend.scan(A, KeyRange(), 1)
+        assert [None] == await backend.commit([many])
+        assert 5000 == len(await backend.scan(A, KeyRange(), 9999))
+
+
+@pytest.mark.parametrize(
+    ("commit", "words"),
+    [
+        (Commit(B, 0, {"k": b"v"}, {"n": AlarmRow(B, "n", 2**70)}), "OverflowError"),
+        (Commit(B, 0, {"\ud800": b"v"}, {}), "UnicodeEncodeError"),
+    ],
+)
+async def test_what_sqlite_cannot_take_is_refused_alone(tmp_path: Path, commit: Commit, words: str) -> None:
+    async with FileBackend(tmp_path / "rooms.db") as backend:
+        fence_a, fence_b = await backend.claim(A), await backend.claim(B)
+        answers = await backend.commit([commit._replace(fence=fence_b), Commit(A, fence_a, {"k": b"v"}, {})])
+        assert answers[0] is not None
+        assert words in str(answers[0])
+        assert answers[1] is None
+        assert ["a"] == await backend.rooms("party", KeyRange(), 10)
+
+
+async def test_a_file_that_another_program_has_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sqlite_schema, "BUSY_SECONDS", 0.01)
+    async with FileBackend(tmp_path / "rooms.db") as backend:
+        fences = {room: await backend.claim(room) for room in (A, B)}
+        group = [Commit(room, fence, {"k": b"v"}, {}) for room, fence in fences.items()]
+        with closing(sqlite3.connect(tmp_path / "rooms.db")) as shell:
+            shell.execute("BEGIN IMMEDIATE")
+            answers = await backend.commit(group)
+            assert [BackendLockedError] * 2 == [type(answer.__cause__) for answer in answers if answer is not None]
+            assert "rooms.db is open for writing in another process" in str(answers[0])
+            assert {} == await backend.read(A, ["k"])
+        assert [None, None] == await backend.commit(group)
+
+
+async def test_a_vanished_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    async with FileBackend(tmp_path / "folder" / "rooms.db") as backend:
+        assert await put(backend, k=b"v") is None
+        assert {"k": b"v"} == await backend.read(A, ["k"])
+        (tmp_path / "folder").rename(tmp_path / "away")
+        with pytest.raises(
+            BackendError, match=r"folder/rooms.db has been deleted, moved or replaced while it was open"
+        ):
+            await put(backend, k=b"w")
+        assert {"k": b"v"} == await backend.read(A, ["k"])
+        (tmp_path / "away").rename(tmp_path / "folder")
+        assert await put(backend, k=b"w") is None
+
+
+async def test_a_file_that_another_has_taken_the_place_of(tmp_path: Path) -> None:
+    backend = await FileBackend(tmp_path / "rooms.db").__aenter__()
+    assert await put(backend, k=b"v") is None
+    (tmp_path / "rooms.db").rename(tmp_path / "away")
+    (tmp_path / "rooms.db").touch()
+    with pytest.raises(BackendError, match="replaced"):
+        await put(backend, k=b"w")
+    # Nor is anything read from the wrong one.
+    with pytest.raises(BackendError, match="replaced"):
+        await backend.read(A, ["k"])
+    (tmp_path / "away").replace(tmp_path / "rooms.db")
+    await backend.__aexit__(None, None, None)
+
+
+# --- damage ------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def damaged(path: Path) -> AsyncGenerator[FileBackend]:
+    """Open a file whose entries have been scribbled over, but not its other tables."""
+    async with FileBackend(path) as backend:
+        fence = await backend.claim(A)
+        await backend.commit([Commit(A, fence, {f"k{number:05}": b"v" * 100 for number in range(2000)}, {})])
+    with closing(sqlite3.connect(path)) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'entries'").fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    async with FileBackend(path) as backend:
+        yield backend
+
+
+async def test_a_damaged_page_is_told_by_reads_and_commits_and_harms_no_others(tmp_path: Path) -> None:
+    async with damaged(tmp_path / "rooms.db") as backend:
+        for reading in (
+            backend.read(A, ["k00000"]),
+            backend.read(A, ["k00000", "k00001"]),
+            backend.scan(A, KeyRange(), 5000),
+        ):
+            with pytest.raises(BackendCorruptError, match=r"rooms.db: the file is damaged"):
+                await reading
+        answers = await backend.commit(
+            [
+                Commit(A, await backend.claim(A), {"k00000": b"w"}, {}),
+                Commit(B, await backend.claim(B), {}, {"n": AlarmRow(B, "n", 1)}),
+            ]
+        )
+        assert answers[0] is not None
+        assert type(answers[0].__cause__) is BackendCorruptError
+        assert answers[1] is None
+        assert ["a", "b"] == await backend.rooms("party", KeyRange(), 10)
+
+
+async def test_care_that_fails_waits_until_it_can_be_done(tmp_path: Path) -> None:
+    async with damaged(tmp_path / "rooms.db") as backend:
+        # Clearing touches no entry; sweeping them away meets the damage, again and again.
+        assert [None] == await backend.commit([Commit(A, await backend.claim(A), {}, {}, clear=True)])
+        assert [None] == await backend.commit([Commit(B, await backend.claim(B), {}, {"n": AlarmRow(B, "n", 1)})])
+        assert ["b"] == await backend.rooms("party", KeyRange(), 10)
