@@ -1,0 +1,55 @@
+"""The example of a backend of one's own, judged by the contract."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+from partyroom.errors import BackendError, BackendFullError, CommitError
+from partyroom.protocols import StorageBackend
+from partyroom.testing.backend_contract import BackendContract
+from partyroom.types import Commit, RoomKey
+
+pytest.importorskip("lmdb", reason="the extra `lmdb` is not installed")
+from partyroom.examples.lmdb_backend import lmdb_backend
+
+A = RoomKey("party", "a")
+MAP_SIZE = 2**26
+
+
+class TestLmdbBackend(BackendContract):
+    path: Path
+
+    @override
+    def make_backend(self) -> StorageBackend:
+        self.path = self.folder / "rooms.lmdb"
+        return lmdb_backend(str(self.path), map_size=MAP_SIZE)
+
+    @override
+    def reopen(self, backend: StorageBackend, /) -> StorageBackend:
+        return lmdb_backend(str(self.path), map_size=MAP_SIZE)
+
+    @override
+    def crash(self, backend: StorageBackend, /) -> StorageBackend:
+        self.path = Path(shutil.copy(self.path, self.path.with_name(f"{self.path.name}+")))
+        return lmdb_backend(str(self.path), map_size=MAP_SIZE)
+
+
+@pytest.mark.anyio
+async def test_a_full_file_refuses_what_is_too_much_and_goes_on(tmp_path: Path) -> None:
+    async with lmdb_backend(str(tmp_path / "rooms.lmdb"), map_size=2**16) as backend:
+        fence = await backend.claim(A)
+        small, large = (Commit(A, fence, {"k": bytes(size)}, {}) for size in (100, 2**17))
+        (refusal,) = await backend.commit([large])
+        assert (CommitError, BackendFullError) == (type(refusal), type(refusal and refusal.__cause__))
+        assert [None] == await backend.commit([small])
+
+
+@pytest.mark.anyio
+async def test_a_folder_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "never" / "rooms.lmdb"
+    with pytest.raises(BackendError, match=r"rooms\.lmdb"):
+        await lmdb_backend(str(path)).__aenter__()
