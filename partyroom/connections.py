@@ -313,14 +313,17 @@ class RoomClient(Client):
     async def receive(self) -> str | bytes:
         return await self._connection.inbox.get()
 
+    # Not an async generator: one that is left in the middle has to be closed, and costs a frame for each client.
     @override
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        while True:
-            try:
-                message = await self._connection.inbox.get()
-            except ConnectionClosedError:
-                return
-            yield message
+    def __aiter__(self) -> AsyncIterator[str | bytes]:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        """Give the next message; ends when the connection has ended."""
+        try:
+            return await self._connection.inbox.get()
+        except ConnectionClosedError:
+            raise StopAsyncIteration from None
 
     @override
     async def close(self, code: int = 1000, reason: str = "") -> None:
