@@ -1,0 +1,54 @@
+"""``python -m partyroom``: the way from a shell to the command line.
+
+Owns what a process has and nobody else: its arguments, its streams, its clock, its chance, its exit code.
+
+Promises that text which the terminal cannot show ends no command, and that a reader who leaves early (``| head``) ends
+it without a word.
+
+Must never decide anything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from io import TextIOWrapper
+from random import Random  # noqa: TID251 - here chance comes in
+from typing import Final
+
+from partyroom._cli.main import main
+from partyroom._cli.screen import Screen
+from partyroom.clock import SystemClock
+
+
+SIGPIPE: Final = 141
+"""The exit code of a program whose reader has left, as shells give it."""
+
+
+def run() -> int:
+    """Run the command that this process was started with, and give its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return main(sys.argv[1:], _screen())
+    except BrokenPipeError:
+        # What is left in the buffer would be tried again at the interpreter's end, and complained of.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SIGPIPE
+
+
+def _screen() -> Screen:
+    return Screen(
+        out=sys.stdout,
+        err=sys.stderr,
+        clock=SystemClock(),
+        random=Random(),  # noqa: S311 - names of rings, no secrets
+        width=shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None,
+        is_watched=sys.stderr.isatty(),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run())

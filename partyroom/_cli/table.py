@@ -1,0 +1,58 @@
+"""Tables that fit the terminal.
+
+Owns how rows become lines: widths, order of giving way, alignment.
+
+Promises that figures are never cut, that texts give way from the longest on and show that they were cut, and that no
+line is wider than the terminal, unless not even the shortest form fits.
+
+Must never know what its rows are about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import attrs
+
+from partyroom._cli.text import cut, one_line, width
+
+__all__ = ["Column", "table"]
+
+GAP: Final = "  "
+SHORTEST: Final = 8
+"""To how many columns a text may be cut."""
+
+
+@attrs.frozen
+class Column:
+    """One column: its title, and whether it holds figures, which stand to the right and are never cut."""
+
+    title: str
+    figures: bool = False
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], space: int | None) -> Iterator[str]:
+    """Give the lines of a table, titles first; ``space`` is how wide it may be, ``None`` for as wide as it is."""
+    cells = [[column.title for column in columns], *([one_line(cell) for cell in row] for row in rows)]
+    widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
+    if space is not None:
+        _give_way(widths, columns, space - len(GAP) * (len(columns) - 1))
+    for row in cells:
+        yield GAP.join(map(_place, row, columns, widths)).rstrip()
+
+
+def _give_way(widths: list[int], columns: Sequence[Column], space: int) -> None:
+    """Narrow columns of text, the widest first, until all fit or none can be narrowed."""
+    texts = [place for place, column in enumerate(columns) if not column.figures]
+    while sum(widths) > space:
+        widest = max(texts, key=widths.__getitem__, default=None)
+        if widest is None or widths[widest] <= max(SHORTEST, width(columns[widest].title)):
+            return
+        widths[widest] -= 1
+
+
+def _place(cell: str, column: Column, columns: int) -> str:
+    shown = cell if column.figures else cut(cell, columns)
+    space = " " * (columns - width(shown))
+    return space + shown if column.figures else shown + space

@@ -1,0 +1,128 @@
+"""Words and figures for people: times, lengths, sizes, and whatever stands in a stored name.
+
+Owns how anything looks in a line of text.
+
+Promises that what is shown fits one line and harms no terminal: characters that cannot be seen, or that a terminal
+would obey, are written as Python escapes; and that nothing is cut without a sign that it was.
+
+Must never read a clock.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+from unicodedata import east_asian_width
+
+from partyroom._core.instants import from_micros, to_micros
+from partyroom.recurrence import Every, Recurrence
+
+__all__ = [
+    "ELLIPSIS",
+    "counted",
+    "cut",
+    "length",
+    "moment",
+    "one_line",
+    "quoted",
+    "relative",
+    "repeats",
+    "size",
+    "width",
+]
+
+ELLIPSIS: Final = "…"
+
+UNITS: Final = (
+    ("d", timedelta(days=1)),
+    ("h", timedelta(hours=1)),
+    ("min", timedelta(minutes=1)),
+    ("s", timedelta(seconds=1)),
+    ("ms", timedelta(milliseconds=1)),
+)
+
+
+def one_line(text: str) -> str:
+    """Give a text with everything escaped that is no printable character."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def quoted(text: str) -> str:
+    """Give a name as it stands in a sentence: as it is, or in quotes if it could be misread."""
+    shown = one_line(text)
+    return shown if shown and " " not in shown else repr(text)
+
+
+def width(text: str) -> int:
+    """Give how many columns of a terminal a text takes."""
+    return len(text) if text.isascii() else sum(2 if east_asian_width(each) in "WF" else 1 for each in text)
+
+
+def cut(text: str, columns: int) -> str:
+    """Give a text that takes at most some columns; what was cut shows at its end."""
+    if width(text) <= columns:
+        return text
+    kept = ""
+    room = columns - width(ELLIPSIS)
+    for each in text:
+        room -= width(each)
+        if room < 0:
+            break
+        kept += each
+    return kept + ELLIPSIS
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Give a number with its noun."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def size(number: int) -> str:
+    """Give a number of bytes, rounded down to a tenth of its unit."""
+    if number < 1024:
+        return f"{number} B"
+    scaled = float(number)
+    unit = ""
+    for unit in ("KB", "MB", "GB", "TB"):
+        scaled /= 1024
+        if scaled < 1024:
+            break
+    return f"{int(scaled * 10) / 10:,} {unit}"
+
+
+def length(span: timedelta) -> str:
+    """Give a length of time by its two largest units, rounded down."""
+    rest = abs(span)
+    parts: list[str] = []
+    for name, unit in UNITS:
+        count, rest = divmod(rest, unit)
+        if count:
+            parts.append(f"{count} {name}")
+        # The second unit follows the first at once: 3 d and 2 min would promise a precision that is not there.
+        if len(parts) == 2 or (parts and not count):  # noqa: PLR2004 - the two largest
+            break
+    return " ".join(parts) or "0 ms"
+
+
+def moment(micros: int) -> str:
+    """Give an instant (microseconds since 1970-01-01 UTC), to the second, in UTC."""
+    return from_micros(micros).replace(microsecond=0, tzinfo=None).isoformat(sep=" ") + "Z"
+
+
+def relative(micros: int, now: datetime) -> str:
+    """Give an instant as seen from now: ``in 2 h 5 min``, or ``3 s late``."""
+    ahead = timedelta(microseconds=micros - to_micros(now))
+    if ahead > timedelta():
+        return f"in {length(ahead)}"
+    return f"{length(ahead)} late"
+
+
+def repeats(recurrence: Recurrence | None) -> str:
+    """Give how an alarm repeats; nothing for one that rings once."""
+    if recurrence is None:
+        return ""
+    if isinstance(recurrence, Every):
+        return f"every {length(recurrence.interval)}"
+    return f"cron {recurrence.expression} {recurrence.tz}"
