@@ -1,0 +1,275 @@
+"""The ASGI application that a host mounts, or that is mounted around a host's own.
+
+Owns the way of a request: its address, the host's hooks, the limits, and the room.
+
+Promises that a host's hook is asked before any room is woken, that what it does
+not let in costs no room anything, and that the number of clients, of requests
+and of bytes is bounded before they reach one.
+
+Must never know who a user is: that is the hooks' business. Without a hook anybody may enter.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Final, Literal, TypeVar, final
+
+import attrs
+from typing_extensions import override
+
+from partyroom.asgi._asgi import ASGIApp, Receive, Scope, Send
+from partyroom.asgi._http import ClientLeft, ask_room, limited, read_body, respond
+from partyroom.asgi._lifespan import serve_lifespan
+from partyroom.asgi._routing import Refused, Route, check_origin, find_route, make_connect_request, make_request
+from partyroom.asgi._websocket import WebSocket, deny
+from partyroom.asgi.messages import ConnectRequest, Request, Response
+from partyroom.errors import InvalidRoomIdError, LimitExceededError
+from partyroom.protocols import RoomHandle
+from partyroom.runtime import Runtime
+from partyroom.types import RoomKey
+
+__all__ = ["PartyApp"]
+
+LOG: Final = logging.getLogger("partyroom")
+
+MIB: Final = 1024 * 1024
+RETRY: Final = {"retry-after": "1"}
+"""What a client is told that may come back soon, in seconds."""
+
+Q = TypeVar("Q", bound=Request)
+
+
+@attrs.frozen(kw_only=True)
+class _Bounds:
+    """What one client, and all of them, may make the process hold."""
+
+    message_bytes: int
+    body_bytes: int
+    connections: int
+    room_connections: int
+    requests: int
+    close_timeout: timedelta
+
+
+@final
+class PartyApp:
+    """Rooms over HTTP and WebSocket, at ``<prefix>/<party>/<room id>``.
+
+    A WebSocket connects a client: its id is the query parameter ``_pk``, as PartyKit's own clients send it, else a fresh
+    one. HTTP asks ``on_request``, with a :class:`Request` for a :class:`Response`. What follows the room's id is
+    ``request.path``; a slash *in* an id is written ``%2F``.
+
+    ``on_before_connect`` and ``on_before_request`` are where log-in belongs: async functions that are given the request
+    and return ``None`` to let it pass, a changed one (``attrs.evolve(request, user=...)``), or a :class:`Response` that
+    answers instead. One that raises lets nobody in. **Without a hook anybody may enter any room.**
+
+    ``allowed_origins`` says of which other origins pages may ask, beside pages of the host's own: a collection such as
+    ``{"https://example.org"}``, or ``"*"`` for all. Programs that are no browsers send no origin, and pass.
+
+    Around another application (``app=inner``) it forwards everything that is not below ``prefix``, and opens and closes
+    the runtime as the server starts and stops. Mounted inside another one, the host enters the runtime.
+
+    ``request_factory`` replaces :class:`Request` for rooms, and is called with (scope, receive): Starlette's own
+    ``Request``, for one. Its body is read by the room; ours is at ``scope["partyroom"]``. ``on_request`` may return any
+    response that is an ASGI application, as Starlette's are.
+
+    Limits: ``max_message_bytes`` for one WebSocket message (else 1009), ``max_body_bytes`` for one HTTP body (else 413),
+    ``max_connections`` in all, ``max_room_connections`` for each room and ``max_requests`` at once (else 503).
+    A client that does not read is closed with 1013 when ``Limits.outgoing_messages`` or ``outgoing_bytes`` wait for it,
+    and let go of ``close_timeout`` later if it does not even take that.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        prefix: str = "/parties",
+        app: ASGIApp | None = None,
+        *,
+        on_before_connect: Callable[[ConnectRequest], Awaitable[ConnectRequest | Response | None]] | None = None,
+        on_before_request: Callable[[Request], Awaitable[Request | Response | None]] | None = None,
+        allowed_origins: Collection[str] | Literal["*"] = (),
+        request_factory: Callable[[Scope, Receive], object] | None = None,
+        max_message_bytes: int = MIB,
+        max_body_bytes: int = MIB,
+        max_connections: int = 10_000,
+        max_room_connections: int = 1_000,
+        max_requests: int = 1_000,
+        close_timeout: timedelta = timedelta(seconds=10),
+    ) -> None:
+        if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
+            message = f"a prefix begins with a slash and does not end with one, or is empty: not {prefix!r}"
+            raise ValueError(message)
+        if isinstance(allowed_origins, str) and allowed_origins != "*":
+            message = f"allowed_origins is a collection of origins or '*', not {allowed_origins!r}"
+            raise ValueError(message)
+        self._runtime = runtime
+        self._prefix = prefix
+        self._app = app
+        self._on_before_connect = on_before_connect
+        self._on_before_request = on_before_request
+        self._origins = None if allowed_origins == "*" else frozenset(allowed_origins)
+        self._request_factory = request_factory
+        self._bounds = _Bounds(
+            message_bytes=max_message_bytes,
+            body_bytes=max_body_bytes,
+            connections=max_connections,
+            room_connections=max_room_connections,
+            requests=max_requests,
+            close_timeout=close_timeout,
+        )
+        self._connections: Counter[RoomKey] = Counter()
+        self._connected = 0
+        self._requests = 0
+
+    @override
+    def __repr__(self) -> str:
+        return f"<PartyApp at {self._prefix or '/'} of {self._runtime!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of the host's server, as ASGI has it."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await serve_lifespan(self._runtime, self._app, scope, receive, send)
+        elif kind in {"http", "websocket"}:
+            await self._serve(scope, receive, send)
+        elif self._app is not None:
+            await self._app(scope, receive, send)
+        else:
+            message = f"this application serves http, websocket and lifespan, not {kind!r}"
+            raise ValueError(message)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what is below the prefix, and hand on what is not."""
+        serve = self._serve_http if scope["type"] == "http" else self._serve_websocket
+        try:
+            route = find_route(scope, self._prefix, self._runtime.limits)
+        except Refused as refused:
+            await self._answer_all(refused.response, scope, receive, send)
+            return
+        if route is not None:
+            await serve(route, scope, receive, send)
+        elif self._app is not None:
+            await self._app(scope, receive, send)
+        else:
+            await self._answer_all(Response("there is nothing here", 404), scope, receive, send)
+
+    @staticmethod
+    async def _answer_all(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await respond(response, scope, receive, send)
+            return
+        # The handshake stands before its answer, as ASGI has it.
+        await receive()
+        await deny(response, scope, send)
+
+    def _find_room(self, request: Request) -> RoomHandle:
+        party = self._runtime.parties.get(request.party)
+        if party is None:
+            raise Refused(404, "there is no such party")
+        try:
+            return party.get(request.room_id)
+        except LimitExceededError:
+            raise Refused(414, "the room's id is too long") from None
+        except InvalidRoomIdError:
+            raise Refused(400, "that cannot be the id of a room") from None
+
+    # --- HTTP ----------------------------------------------------------------
+
+    async def _serve_http(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._requests >= self._bounds.requests:
+            await respond(Response("too many requests at once", 503, RETRY), scope, receive, send)
+            return
+        self._requests += 1
+        try:
+            answer = await self._answer(make_request(scope, route), scope, receive)
+            await respond(answer, scope, receive, send)
+        except Refused as refused:
+            await respond(refused.response, scope, receive, send)
+        except ClientLeft:
+            return
+        finally:
+            self._requests -= 1
+
+    async def _answer(self, request: Request, scope: Scope, receive: Receive) -> object:
+        """Give what answers a request, be it the host's hook or the room."""
+        check_origin(request, self._origins)
+        hooked = await self._ask_hook(self._on_before_request, request, Request)
+        if not isinstance(hooked, Request):
+            return hooked
+        handle = self._find_room(hooked)
+        body = limited(receive, hooked, self._bounds.body_bytes)
+        if self._request_factory is not None:
+            return await ask_room(handle, self._request_factory({**scope, "partyroom": hooked}, body), None)
+        return await ask_room(handle, attrs.evolve(hooked, body=await read_body(body)), receive)
+
+    async def _ask_hook(
+        self, hook: Callable[[Q], Awaitable[Q | Response | None]] | None, request: Q, wanted: type[Q]
+    ) -> Q | Response:
+        """Give the request as the hook lets it pass, or what it answers instead."""
+        if hook is None:
+            return request
+        try:
+            answer: Any = await hook(request)
+        except Exception:
+            LOG.exception("a hook failed, so nobody was let in: %s", request.url)
+            return Response("the host failed", 500)
+        if answer is None:
+            return request
+        if isinstance(answer, (wanted, Response)):
+            return answer
+        LOG.error("a hook gave %s; None, a %s or a Response is wanted", type(answer).__name__, wanted.__name__)
+        return Response("the host failed", 500)
+
+    # --- WebSocket -----------------------------------------------------------
+
+    async def _serve_websocket(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if self._connected >= self._bounds.connections:
+            await deny(Response("too many clients are connected", 503, RETRY), scope, send)
+            return
+        self._connected += 1
+        try:
+            await self._connect(make_connect_request(scope, route), scope, receive, send)
+        except Refused as refused:
+            await deny(refused.response, scope, send)
+        finally:
+            self._connected -= 1
+
+    async def _connect(self, request: ConnectRequest, scope: Scope, receive: Receive, send: Send) -> None:
+        check_origin(request, self._origins)
+        hooked = await self._ask_hook(self._on_before_connect, request, ConnectRequest)
+        if isinstance(hooked, Response):
+            await deny(hooked, scope, send)
+            return
+        handle = self._find_room(hooked)
+        bounds = self._bounds
+        socket = WebSocket(
+            scope,
+            receive,
+            send,
+            self._runtime.clock,
+            max_bytes=bounds.message_bytes,
+            close_timeout=bounds.close_timeout,
+        )
+        connecting = handle.connect(
+            id=hooked.connection_id, uri=hooked.url, tags=hooked.tags, state=hooked.state, request=hooked
+        )
+        with self._place_in(RoomKey(handle.party, handle.id)):
+            await socket.serve(connecting, hooked.subprotocol)
+
+    @contextmanager
+    def _place_in(self, room: RoomKey) -> Generator[None]:
+        """Count a client of a room; raise :class:`Refused` if there are too many."""
+        if self._connections[room] >= self._bounds.room_connections:
+            raise Refused(503, "too many clients are connected to this room")
+        self._connections[room] += 1
+        try:
+            yield
+        finally:
+            self._connections[room] -= 1
+            if not self._connections[room]:
+                del self._connections[room]
