@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import unittest
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -19,6 +18,8 @@ from partyroom.protocols import StorageBackend
 from partyroom.testing.backend_contract import BackendContract
 from partyroom.testing.backend_wrapper import BackendWrapper
 from partyroom.types import KeyRange, RoomKey
+
+ROOT = Path(__file__).parents[2]
 
 CASES = [name for name in dir(BackendContract) if name.startswith("test_")]
 
@@ -45,16 +46,20 @@ class Contract(BackendContract):
 
 
 def python(code: str, *options: str) -> None:
-    subprocess.run([sys.executable, *options, "-c", code], check=True)
+    subprocess.run([sys.executable, *options, "-c", code], check=True, cwd=ROOT)
 
 
 def test_unittest_can_run_it() -> None:
-    class MemoryTest(TestMemoryBackend, unittest.TestCase):
-        pass
-
-    result = unittest.TestResult()
-    unittest.defaultTestLoader.loadTestsFromTestCase(MemoryTest).run(result)
-    assert (len(CASES), True) == (result.testsRun, result.wasSuccessful())
+    python(
+        "import unittest\n"
+        "from partyroom.backends.memory import MemoryBackend\n"
+        "from partyroom.testing.backend_contract import BackendContract\n"
+        "class MemoryTest(BackendContract, unittest.TestCase):\n"
+        "    make_backend = staticmethod(MemoryBackend)\n"
+        "result = unittest.TestResult()\n"
+        "unittest.defaultTestLoader.loadTestsFromTestCase(MemoryTest).run(result)\n"
+        f"assert (result.testsRun, result.wasSuccessful()) == ({len(CASES)}, True), result\n"
+    )
 
 
 def test_importing_it_imports_no_test_runner() -> None:
