@@ -135,9 +135,8 @@ class SqliteWriter:
                 self._insert(cells[start : start + MAX_ROWS * _COLUMNS])
             self._connection.execute("COMMIT")
         except BaseException:
-            # SQLite itself has rolled back after the worst of errors.
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            # Not as a statement: after the worst of errors SQLite itself has rolled back.
+            self._connection.rollback()
             raise
 
     def _note(self, cells: list[_Cell]) -> None:

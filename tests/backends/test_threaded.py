@@ -510,7 +510,7 @@ async def test_haste_ends_when_groups_are_quick_again(monkeypatch: pytest.Monkey
         writer = backend._opened.writer
         fence = await backend.claim(A)
         writer._haste = 2
-        while writer._haste or writer._watching:
+        while writer._haste:
             await backend.commit([put(A, fence, k=b"v")])
 
 
@@ -520,14 +520,17 @@ async def test_haste_ends_when_groups_are_quick_again(monkeypatch: pytest.Monkey
 class Nothing:
     """A duty that does nothing."""
 
-    def open(self) -> None: ...
+    def open(self) -> None:
+        """There is nothing to open."""
 
-    def run(self, jobs: list[object], /) -> None: ...
+    def run(self, jobs: list[object], /) -> None:
+        """Nothing is handed in."""
 
     def rest(self) -> bool:
         return False
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 async def test_a_loop_that_has_ended_is_no_error_for_a_thread() -> None:
