@@ -15,7 +15,7 @@ runtimes, which count.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -473,7 +473,7 @@ class _Watch:
         self._unchanged = 0
 
     @contextmanager
-    def scope(self) -> Iterator[CancelScope]:
+    def scope(self) -> Generator[CancelScope]:
         """Open a scope for one wait; it is cancelled when nothing goes on in it."""
         self._waits += 1
         with CancelScope() as scope:

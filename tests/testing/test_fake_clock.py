@@ -1,0 +1,621 @@
+"""The fake clock: settles first, is inclusive, wakes one at a time in order, and says why when it cannot."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import pytest
+
+from partyroom import Alarm, Room, Runtime
+from partyroom.backends.memory import MemoryBackend
+from partyroom.errors import ClockStalledError, EndlessTimersError, ExpectationError
+from partyroom.testing import FakeClock, FaultyBackend, Fired, Harness, Pending
+from partyroom.testing.fake_clock import _Watch
+from partyroom.types import RoomKey, Timer
+
+pytestmark = pytest.mark.anyio
+
+START = datetime(2030, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+class Watch(Room):
+    """Notes when what rings, and does what it is called for."""
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        rung = await self.ctx.storage.get("rung", [])
+        await self.ctx.storage.put("rung", [*rung, [alarm.name, (self.ctx.clock.now() - START).total_seconds()]])
+
+    async def arm(self, seconds: float, name: str | None = None) -> None:
+        await self.ctx.storage.set_alarm(timedelta(seconds=seconds), name=name)
+
+    async def sleep(self, seconds: float) -> float:
+        before = self.ctx.clock.monotonic()
+        await self.ctx.clock.sleep(timedelta(seconds=seconds))
+        return self.ctx.clock.monotonic() - before
+
+
+class Metronome(Room):
+    """Arms itself again and again."""
+
+    every = MINUTE
+
+    async def arm(self) -> None:
+        await self.ctx.storage.set_alarm(self.every)
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        await self.arm()
+
+
+class Hasty(Metronome):
+    every = timedelta()
+
+
+async def rung(harness: Harness, room_id: str = "a") -> list[Any]:
+    found: list[Any] = (await harness.stored(harness.parties["watch"].get(room_id))).get("rung", [])
+    return found
+
+
+def harness(**options: Any) -> Harness:
+    return Harness({"watch": Watch, "metronome": Metronome, "hasty": Hasty}, **options)
+
+
+# --- alone -------------------------------------------------------------------
+
+
+async def test_time_starts_where_it_is_told_and_stands_still() -> None:
+    clock = FakeClock(datetime(2026, 5, 17, 12, tzinfo=UTC))
+    assert datetime(2026, 5, 17, 12, tzinfo=UTC) == clock.now()
+    assert 0 == clock.monotonic()
+    assert "<FakeClock at 2026-05-17T12:00:00+00:00>" == repr(clock)
+    await clock.settle()
+    assert datetime(2026, 5, 17, 12, tzinfo=UTC) == clock.now()
+
+
+async def test_advance_moves_both_lines_of_time_and_to_the_microsecond() -> None:
+    clock = FakeClock()
+    await clock.advance(timedelta(days=30, microseconds=1))
+    assert START + timedelta(days=30, microseconds=1) == clock.now()
+    assert 30 * 86400 + 0.000001 == clock.monotonic()
+    await clock.advance_to(START + timedelta(days=31))
+    assert START + timedelta(days=31) == clock.now()
+
+
+@pytest.mark.parametrize("move", [FakeClock.advance, FakeClock.jump])
+async def test_time_does_not_go_back(move: Any) -> None:
+    with pytest.raises(ValueError, match="time does not go back"):
+        await move(FakeClock(), -SECOND)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ties": "random"}, "ties must be 'key' or 'shuffle', not 'random'"),
+        ({"max_timers": 0}, "max_timers must be at least 1, not 0"),
+        ({"stall_timeout": 0}, "stall_timeout must be positive, not 0"),
+    ],
+)
+async def test_a_wrong_option_is_refused(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FakeClock(**options)
+
+
+async def sleepers(clock: FakeClock, log: list[str], **durations: float) -> None:
+    async def sleep(name: str, seconds: float) -> None:
+        await clock.sleep(timedelta(seconds=seconds), timer=Timer(RoomKey("test", name), "sleep"))
+        log.append(f"{name} at {clock.monotonic():g}")
+
+    async with anyio.create_task_group() as tasks:
+        for name, seconds in durations.items():
+            tasks.start_soon(sleep, name, seconds)
+        await clock.advance(timedelta(seconds=5))
+
+
+async def test_sleepers_wake_in_order_each_at_its_own_time_ties_by_name_the_last_moment_included() -> None:
+    log: list[str] = []
+    await sleepers(FakeClock(), log, d=5, c=3, b=1, a=3)
+    assert ["b at 1", "a at 3", "c at 3", "d at 5"] == log
+
+
+async def test_ties_can_be_shuffled_by_a_seed_which_decides_the_order_alone() -> None:
+    orders: set[tuple[str, ...]] = set()
+    for seed in range(20):
+        log: list[str] = []
+        again: list[str] = []
+        await sleepers(FakeClock(ties="shuffle", seed=seed), log, a=1, b=1, c=1)
+        await sleepers(FakeClock(ties="shuffle", seed=seed), again, c=1, b=1, a=1)
+        assert log == again
+        orders.add(tuple(log))
+    assert 6 == len(orders)
+
+
+async def test_a_sleep_that_is_cancelled_leaves_nothing_behind() -> None:
+    clock = FakeClock()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(clock.sleep, SECOND)
+        tasks.start_soon(clock.sleep_until, at(2))
+        await clock.settle()
+        assert [at(1), at(2)] == [each.due for each in clock.pending()]
+        tasks.cancel_scope.cancel()
+    assert [] == clock.pending()
+    await clock.advance(MINUTE)
+    assert [] == clock.fired
+
+
+async def test_a_sleep_for_a_time_that_has_come_still_waits_for_its_turn() -> None:
+    clock = FakeClock()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(clock.sleep_until, START - SECOND)
+        tasks.start_soon(clock.sleep, timedelta())
+        await clock.settle()
+        assert [] == clock.fired
+        await clock.run_due()
+        assert 2 == len(clock.fired)
+
+
+async def test_advance_to_next_wakes_one_and_says_whom_or_none() -> None:
+    clock = FakeClock()
+    assert await clock.advance_to_next() is None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(clock.sleep, SECOND)
+        fired = await clock.advance_to_next()
+    assert Fired(at(1), None, "", "") == fired
+    assert "2030-01-01T00:00:01+00:00" == str(fired)
+
+
+async def test_what_is_called_by_the_clock_can_be_cancelled_once_or_twice() -> None:
+    clock, called = FakeClock(), list[int]()
+    cancel = clock.call_at(at(1), Timer(None, "alarm"), lambda: called.append(1))
+    clock.call_at(at(2), Timer(None, "alarm"), lambda: called.append(2))
+    cancel()
+    cancel()
+    await clock.advance(MINUTE)
+    assert [2] == called
+
+
+async def test_two_tasks_that_move_one_clock_take_turns() -> None:
+    clock = FakeClock()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(clock.advance, MINUTE)
+        tasks.start_soon(clock.advance, MINUTE)
+    assert 120 == clock.monotonic()
+
+
+# --- with a runtime ----------------------------------------------------------
+
+
+async def test_a_runtime_of_ones_own_is_attached_and_detached_by_hand() -> None:
+    clock = FakeClock()
+    async with Runtime({"watch": Watch}, backend=MemoryBackend(), clock=clock) as runtime:
+        clock.attach(runtime)
+        room = runtime.parties["watch"].get("a")
+        await room.call(Watch.arm, 60)
+        await clock.advance(MINUTE)
+        assert [[None, 60]] == (await room.stored())["rung"]
+        clock.detach(runtime)
+        clock.detach(runtime)
+    clock.attach(runtime)
+    await clock.settle()
+    assert [] == clock.pending()
+
+
+async def test_advance_settles_first_so_that_what_was_just_posted_is_armed_before_time_moves() -> None:
+    async with harness() as rooms, anyio.create_task_group() as tasks:
+        room = rooms.parties["watch"].get("a")
+        tasks.start_soon(room.call, Watch.arm, 60)
+        await rooms.advance(MINUTE)
+        assert [[None, 60]] == await rung(rooms)
+
+
+async def test_advance_is_inclusive_and_not_a_microsecond_early() -> None:
+    async with harness() as rooms:
+        await rooms.parties["watch"].get("a").call(Watch.arm, 60)
+        await rooms.advance(MINUTE - timedelta(microseconds=1))
+        assert [] == await rung(rooms)
+        await rooms.advance(timedelta(microseconds=1))
+        assert [[None, 60]] == await rung(rooms)
+
+
+async def test_what_is_armed_on_the_way_rings_on_the_way() -> None:
+    async with harness() as rooms:
+        await rooms.parties["metronome"].get("a").call(Metronome.arm)
+        await rooms.advance(timedelta(hours=1))
+        rings = [each.at for each in rooms.fired if each.kind == "alarm"]
+        assert [at(60 * n) for n in range(1, 61)] == rings
+
+
+async def test_alarms_due_together_ring_by_room_then_name_one_at_a_time() -> None:
+    async with harness() as rooms:
+        for room_id, name in (("b", "y"), ("a", "z"), ("b", "x"), ("a", None)):
+            await rooms.parties["watch"].get(room_id).call(Watch.arm, 60, name)
+        await rooms.advance(MINUTE)
+        assert [[None, 60], ["z", 60]] == await rung(rooms, "a")
+        assert [["x", 60], ["y", 60]] == await rung(rooms, "b")
+        assert ["a", "a", "b", "b"] == [each.room.id for each in rooms.fired if each.kind == "alarm" and each.room]
+
+
+async def test_run_due_rings_what_is_due_now_and_lets_no_time_pass() -> None:
+    async with harness() as rooms:
+        room = rooms.parties["watch"].get("a")
+        await room.call(Watch.arm, -60)
+        await room.call(Watch.arm, 60, "later")
+        await rooms.run_due()
+        assert [[None, 0]] == await rung(rooms)
+        assert START == rooms.now()
+
+
+async def test_advance_to_next_goes_from_one_timer_to_the_next() -> None:
+    async with harness(idle_timeout=timedelta(hours=1)) as rooms:
+        room = rooms.parties["watch"].get("a")
+        await room.call(Watch.arm, 60, "one")
+        await room.call(Watch.arm, 90, "two")
+        assert Fired(at(60), RoomKey("watch", "a"), "alarm", "") == await rooms.advance_to_next()
+        assert Fired(at(90), RoomKey("watch", "a"), "alarm", "") == await rooms.advance_to_next()
+        assert [["one", 60], ["two", 90]] == await rung(rooms)
+        while (fired := await rooms.advance_to_next()) is not None:
+            assert "idle" == fired.kind
+
+
+async def test_pending_lists_all_that_waits_for_its_time_in_order() -> None:
+    async with harness() as rooms, anyio.create_task_group() as tasks:
+        room = rooms.parties["watch"].get("a")
+        await room.call(Watch.arm, 60, "one")
+        await room.call(Watch.arm, 30, "two")
+        tasks.start_soon(rooms.parties["watch"].get("b").call, Watch.sleep, 5)
+        assert [
+            Pending(at(5), RoomKey("watch", "b"), "sleep", ""),
+            Pending(at(10), RoomKey("watch", "a"), "idle", ""),
+            Pending(at(30), RoomKey("watch", "a"), "alarm", "two"),
+            Pending(at(60), RoomKey("watch", "a"), "alarm", "one"),
+        ] == await rooms.pending()
+        assert "2030-01-01T00:00:30+00:00 watch/a alarm two" == str((await rooms.pending())[2])
+        await rooms.advance(MINUTE)
+
+
+# --- handlers that wait on it ------------------------------------------------
+
+
+class Sleeper(Room):
+    async def nap(self, seconds: float) -> float:
+        await self.ctx.clock.sleep(timedelta(seconds=seconds))
+        return (self.ctx.clock.now() - START).total_seconds()
+
+    async def nap_until(self, seconds: float) -> float:
+        await self.ctx.clock.sleep_until(at(seconds))
+        return (self.ctx.clock.now() - START).total_seconds()
+
+    async def give_up(self, seconds: float) -> str:
+        async with self.ctx.clock.move_on_after(timedelta(seconds=seconds)):
+            await self.nap(60)
+            return "slept"
+        return f"gave up at {self.ctx.clock.monotonic():g}"
+
+    async def fail(self, seconds: float) -> None:
+        async with self.ctx.clock.fail_after(timedelta(seconds=seconds)):
+            await self.nap(60)
+
+    async def branch(self) -> list[float]:
+        ends: list[float] = []
+
+        async def nap(seconds: float) -> None:
+            ends.append(await self.nap(seconds))
+
+        async with self.ctx.task_group() as branches:
+            for seconds in (3, 1, 2):
+                branches.start_soon(nap, seconds)
+        return ends
+
+    async def branch_alone(self) -> None:
+        async with anyio.create_task_group() as branches:
+            branches.start_soon(self.nap, 1)
+
+    async def background(self) -> None:
+        self.ctx.start_soon(self.tick)
+
+    async def tick(self) -> None:
+        for _ in range(3):
+            await self.ctx.clock.sleep(SECOND)
+            await self.ctx.run(self.note)
+
+    async def note(self) -> None:
+        ticks = await self.ctx.storage.get("ticks", [])
+        await self.ctx.storage.put("ticks", [*ticks, self.ctx.clock.monotonic()])
+
+    async def wait_for_something_real(self) -> None:
+        await anyio.sleep(3600)
+
+    async def background_real(self) -> None:
+        self.ctx.start_soon(self.wait_for_something_real)
+
+
+async def awaited(rooms: Harness, method: Any, *args: Any, within: float = 60) -> Any:
+    """Call, and let time pass until the answer is there."""
+    answers: list[Any] = []
+
+    async def ask() -> None:
+        try:
+            answers.append(await rooms.parties["sleeper"].get("a").call(method, *args))
+        except TimeoutError as error:
+            answers.append(str(error))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await rooms.advance(timedelta(seconds=within))
+    return answers[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "argument", "answer"),
+    [
+        (Sleeper.nap, 5, 5),
+        (Sleeper.nap, 0, 0),
+        (Sleeper.nap_until, 7, 7),
+        (Sleeper.nap_until, -7, 0),
+        (Sleeper.give_up, 5, "gave up at 5"),
+        (Sleeper.give_up, 61, "slept"),
+        (Sleeper.fail, 5, "sleeper/a: not done within 0:00:05"),
+    ],
+)
+async def test_a_handler_sleeps_and_times_out_on_the_clock(method: Any, argument: float, answer: object) -> None:
+    async with Harness({"sleeper": Sleeper}) as rooms:
+        assert answer == await awaited(rooms, method, argument)
+
+
+async def test_branches_of_the_rooms_own_task_group_sleep_side_by_side() -> None:
+    async with Harness({"sleeper": Sleeper}) as rooms:
+        assert [1, 2, 3] == await awaited(rooms, Sleeper.branch)
+
+
+async def test_a_background_task_sleeps_and_comes_back_as_events() -> None:
+    async with Harness({"sleeper": Sleeper}) as rooms:
+        room = rooms.parties["sleeper"].get("a")
+        await room.call(Sleeper.background)
+        await rooms.advance(MINUTE)
+        assert {"ticks": [1, 2, 3]} == await rooms.stored(room)
+
+
+# --- what cannot be ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "place"),
+    [
+        (Sleeper.wait_for_something_real, "in wait_for_something_real: await anyio.sleep(3600)"),
+        (Sleeper.branch_alone, "open branches by ctx.task_group()"),
+        (Sleeper.background_real, "in wait_for_something_real: await anyio.sleep(3600)"),
+    ],
+)
+async def test_a_wait_that_is_not_on_the_clock_is_an_error_that_names_it(method: Any, place: str) -> None:
+    async with Harness({"sleeper": Sleeper}, clock=FakeClock(stall_timeout=0.02)) as rooms:
+        caught = await stall_of(rooms, method)
+    message = str(caught.value)
+    assert "sleeper/a" in message
+    assert method.__name__.removeprefix("background_") in message
+    assert place in message
+    assert "2030-01-01T00:00:00+00:00 (virtual)" in message
+
+
+async def stall_of(rooms: Harness, method: Any) -> pytest.ExceptionInfo[ClockStalledError]:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call_quietly, rooms, method)
+        with pytest.raises(ClockStalledError) as caught:
+            await rooms.advance(MINUTE)
+        await rooms.crash()
+    return caught
+
+
+async def call_quietly(rooms: Harness, method: Any) -> None:
+    try:
+        await rooms.parties["sleeper"].get("a").call(method)
+    except Exception:  # noqa: BLE001 - the harness's own error is what the test is about
+        pass
+
+
+async def test_a_stall_says_since_when_in_virtual_time() -> None:
+    class Late(Sleeper):
+        async def nap_and_hang(self) -> None:
+            await self.ctx.clock.sleep(SECOND)
+            await anyio.sleep(3600)
+
+    async with Harness({"sleeper": Late}, clock=FakeClock(stall_timeout=0.02)) as rooms:
+        caught = await stall_of(rooms, Late.nap_and_hang)
+    assert "Late.nap_and_hang has run for 0:00:01, and waits at test_fake_clock.py:" in str(caught.value)
+
+
+async def test_what_a_stalled_room_has_still_to_do_is_listed() -> None:
+    async with (
+        Harness({"sleeper": Sleeper}, clock=FakeClock(stall_timeout=0.02)) as rooms,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(call_quietly, rooms, Sleeper.wait_for_something_real)
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+        tasks.start_soon(call_quietly, rooms, Sleeper.note)
+        with pytest.raises(ClockStalledError, match=r"Sleeper\.note waits for its turn"):
+            await rooms.settle()
+        await rooms.crash()
+
+
+async def test_a_commit_that_does_not_come_back_is_listed() -> None:
+    backend = FaultyBackend(MemoryBackend())
+    async with Harness({"sleeper": Sleeper}, clock=FakeClock(stall_timeout=0.02), backend=backend) as rooms:
+        async with anyio.create_task_group() as tasks:
+            with backend.hold():
+                tasks.start_soon(call_quietly, rooms, Sleeper.note)
+                with pytest.raises(ClockStalledError, match="sleeper/a: 1 ended events wait for a commit"):
+                    await rooms.settle()
+        assert {"ticks": [0]} == await rooms.stored(rooms.parties["sleeper"].get("a"))
+
+
+async def test_only_a_wait_in_which_nothing_changes_is_a_stall() -> None:
+    lines: list[str] = []
+    watch = _Watch(3600, lambda: list(lines))
+    with watch.scope() as scope:
+        for _ in range(10):
+            lines.append("something")
+            watch._look()
+        assert not scope.cancel_called
+        watch._look()
+        assert not scope.cancel_called
+        watch._look()
+        assert scope.cancel_called
+    with watch.scope() as scope:
+        watch._look()
+    watch._look()
+    watch._look()
+    assert not scope.cancel_called
+
+
+async def test_a_room_that_rings_without_end_is_named() -> None:
+    with pytest.raises(EndlessTimersError, match=r"hasty/a: expected an end .* more than max_timers=100 of 'alarm'"):
+        async with harness(clock=FakeClock(max_timers=100)) as rooms:
+            await rooms.parties["hasty"].get("a").call(Metronome.arm)
+            await rooms.advance(MINUTE)
+
+
+# --- the other ways to move --------------------------------------------------
+
+
+async def test_run_until_idle_goes_on_until_only_idle_rooms_wait_and_gives_what_rang() -> None:
+    async with harness() as rooms:
+        room = rooms.parties["watch"].get("a")
+        await room.call(Watch.arm, 60)
+        await room.call(Watch.arm, 3600, "late")
+        fired = await rooms.run_until_idle()
+        assert ["idle", "alarm", "alarm"] == [each.kind for each in fired]
+        assert at(3600) == rooms.now()
+        assert [] == await rooms.run_until_idle()
+
+
+async def test_run_until_idle_is_not_kept_going_by_rooms_that_will_leave_memory() -> None:
+    async with harness() as rooms:
+        await rooms.wake(rooms.parties["watch"].get("a"))
+        assert [] == await rooms.run_until_idle()
+        assert START == rooms.now()
+
+
+async def test_run_until_idle_ends_with_an_error_at_its_limit_or_at_too_many_rings() -> None:
+    async with harness(clock=FakeClock(max_timers=100)) as rooms:
+        await rooms.parties["metronome"].get("a").call(Metronome.arm)
+        with pytest.raises(EndlessTimersError, match=r"metronome/a: .* still pending after 1:00:00"):
+            await rooms.run_until_idle(limit=timedelta(hours=1))
+        with pytest.raises(EndlessTimersError, match=r"metronome/a: .* more than max_timers=100"):
+            await rooms.run_until_idle()
+
+
+async def test_a_jump_rings_nothing_on_the_way_and_what_became_overdue_after_it_late() -> None:
+    async with harness() as rooms:
+        room = rooms.parties["watch"].get("a")
+        await room.call(Watch.arm, 60, "one")
+        await room.call(Watch.arm, 30, "two")
+        await room.call(Watch.arm, 9999, "three")
+        await rooms.jump(timedelta(hours=1))
+        assert [["two", 3600], ["one", 3600]] == await rung(rooms)
+
+
+async def test_a_corrected_wall_clock_moves_alarms_and_leaves_monotonic_time() -> None:
+    async with harness() as rooms:
+        await rooms.parties["watch"].get("a").call(Watch.arm, 60)
+        rooms.clock.set_wall(at(-3600))
+        assert 0 == rooms.clock.monotonic()
+        await rooms.advance(MINUTE)
+        assert [] == await rung(rooms)
+        rooms.clock.set_wall(at(61))
+        assert [] == await rung(rooms)
+        await rooms.run_due()
+        assert [[None, 61]] == await rung(rooms)
+        assert 60 == rooms.clock.monotonic()
+
+
+async def test_expect_quiet_lets_time_pass_and_complains_of_any_ring() -> None:
+    async with harness() as rooms:
+        room = rooms.parties["watch"].get("a")
+        await room.call(Watch.arm, 3600)
+        await rooms.expect_quiet(timedelta(minutes=59))
+        assert at(59 * 60) == rooms.now()
+        with pytest.raises(ExpectationError) as caught:
+            await rooms.expect_quiet(timedelta(minutes=1))
+        assert "nothing rings for 0:01:00" == caught.value.expected
+        assert "2030-01-01T01:00:00+00:00 watch/a alarm" == caught.value.seen
+        assert "watch/a" == caught.value.room
+
+
+async def test_expect_quiet_of_a_harness_complains_of_any_event() -> None:
+    async with Harness({"sleeper": Sleeper}) as rooms, anyio.create_task_group() as tasks:
+        tasks.start_soon(rooms.parties["sleeper"].get("a").call, Sleeper.give_up, 5)
+        with pytest.raises(ExpectationError) as caught:
+            await rooms.expect_quiet(MINUTE)
+        assert ("no event for 0:01:00", "sleeper/a Sleeper.give_up", "sleeper/a") == (
+            caught.value.expected,
+            caught.value.seen,
+            caught.value.room,
+        )
+
+
+# --- by itself ---------------------------------------------------------------
+
+
+async def test_auto_lets_time_pass_while_the_test_waits_for_a_room() -> None:
+    async with harness() as rooms:
+        room = rooms.parties["watch"].get("a")
+        async with rooms.auto():
+            assert 3600 == await room.call(Watch.sleep, 3600)
+            assert at(3600) == rooms.now()
+            assert 60 == await room.call(Watch.sleep, 60)
+        assert at(3660) == rooms.now()
+
+
+async def test_auto_lets_time_pass_while_the_test_sleeps_on_the_clock() -> None:
+    async with harness() as rooms:
+        await rooms.parties["watch"].get("a").call(Watch.arm, 60)
+        async with rooms.auto():
+            await rooms.clock.sleep(timedelta(seconds=90))
+        assert [[None, 60]] == await rung(rooms)
+        assert at(90) == rooms.now()
+
+
+async def test_auto_stands_still_while_the_test_waits_for_anything_else() -> None:
+    async with harness() as rooms:
+        await rooms.parties["metronome"].get("a").call(Metronome.arm)
+        async with rooms.auto():
+            for _ in range(100):
+                await anyio.lowlevel.checkpoint()
+        assert START == rooms.now()
+
+
+async def test_auto_waits_for_somebody_to_wait_for_something() -> None:
+    async with harness() as rooms:
+        client = await rooms.connect(rooms.parties["watch"].get("a"))
+        await rooms.put_to_sleep(rooms.parties["watch"].get("b"))
+        async with rooms.auto(), anyio.create_task_group() as tasks:
+            tasks.start_soon(client.receive)
+            for _ in range(20):
+                await anyio.lowlevel.checkpoint()
+            tasks.start_soon(rooms.clock.sleep, MINUTE)
+            await rooms.clock.sleep(MINUTE)
+            tasks.cancel_scope.cancel()
+        assert at(60) == rooms.now()
+
+
+async def test_auto_ends_with_an_error_when_too_much_time_passes() -> None:
+    async with harness() as rooms:
+        await rooms.parties["metronome"].get("a").call(Metronome.arm)
+        client = await rooms.connect(rooms.parties["watch"].get("a"))
+        with pytest.raises(EndlessTimersError, match="somebody still waits after 1:00:00"):
+            async with rooms.auto(limit=timedelta(hours=1)):
+                await client.receive()
+        assert at(3600) == rooms.now()
+
+
+async def test_an_error_in_the_body_of_auto_leaves_as_it_is() -> None:
+    async with harness() as rooms:
+        with pytest.raises(KeyError):
+            async with rooms.auto():
+                raise KeyError
