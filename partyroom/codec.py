@@ -12,9 +12,9 @@ registered.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from enum import Enum, Flag
-from importlib import import_module
 from inspect import Parameter, signature
 from json import JSONDecoder
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast, final
@@ -206,7 +206,7 @@ def _fields(cls: type[Any]) -> list[_Field]:
     if attrs.has(cls):
         return [_Field(a.name, a.alias if a.init else None) for a in attrs.fields(cls) if a.init or a.eq]
     if hasattr(cls, "__dataclass_fields__"):
-        fields = import_module("dataclasses").fields(cls)
+        fields = dataclasses.fields(cls)
         return [_Field(f.name, f.name if f.init else None) for f in fields if f.init or f.compare]
     if issubclass(cls, tuple) and isinstance(names := getattr(cast("object", cls), "_fields", None), tuple):
         return [_Field(name, name) for name in cast("tuple[str, ...]", names)]

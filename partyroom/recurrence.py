@@ -13,10 +13,9 @@ Must never compute an occurrence: that is the core's business.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from importlib import import_module
 from typing import Any, Final, Literal, TypeAlias
-from zoneinfo import ZoneInfo
 
 import attrs
 
@@ -58,7 +57,7 @@ def _check_grace(instance: object, attribute: attrs.Attribute[timedelta | None],
 def _check_zone(_: object, attribute: attrs.Attribute[str], value: object) -> None:
     try:
         # A str is asked for, because the definition is stored: zones have no other name in common.
-        known = isinstance(value, str) and bool(ZoneInfo(value))
+        known = isinstance(value, str) and bool(load_zone(value))
     except (KeyError, ValueError, OSError):
         known = False
     if not known:
@@ -87,6 +86,12 @@ def _check_expression(_: object, __: attrs.Attribute[str], value: object) -> Non
 def _collapse(value: str) -> str:
     """Make expressions that differ in white space only equal; what is no text is left for the validator."""
     return " ".join(value.split()) if type(value) is str else value
+
+
+def load_zone(name: str) -> tzinfo:
+    """Give a zone by its name; looked up late, for a calendar is all that needs zones, and they are slow to import."""
+    zone: tzinfo = import_module("zoneinfo").ZoneInfo(name)
+    return zone
 
 
 def load_cronsim() -> Any:  # noqa: ANN401 - a module of an extra, which need not be there

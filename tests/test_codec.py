@@ -698,7 +698,7 @@ before = set(sys.modules)
 import partyroom.codec
 codec = partyroom.codec.JsonCodec()
 codec.decode(codec.encode({"a": (1, b"c")}))
-late = ["decimal", "uuid", "dataclasses"]
+late = ["decimal", "uuid", "zoneinfo"]
 print([name for name in late if name in sys.modules.keys() - before])
 print(repr(codec.decode(b'{"$decimal":"1.5"}')))
 """

@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "partyroom"
 ROWS = (
     # words
     ("errors",),
-    ("types", "recurrence"),
+    ("recurrence",),
+    ("types",),
     # contracts, and the loop's own wake-up
     ("protocols", "_native"),
     # decisions, sans-I/O
@@ -31,7 +32,7 @@ ROWS = (
     ),
     # what every room is given
     ("_services",),
-    ("_calls", "_room_storage"),
+    ("_calls", "_ringing", "_room_storage"),
     ("_room_context",),
     # one awake room, one event at a time
     ("_room_runner",),
@@ -60,7 +61,7 @@ ONLY = {
 
 BY_NAME = {
     "_native": "the loop that runs",
-    "recurrence": "an optional package",
+    "recurrence": "an optional package, and the zones that only calendars need",
     "_core": "types of the standard library that few rooms store",
     "codec": "types of the standard library that few rooms store",
     "_cli": "an author's own modules",

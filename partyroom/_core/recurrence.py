@@ -16,10 +16,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 from partyroom._core.instants import HIGHEST, LOWEST, from_micros, length_micros, to_micros
-from partyroom.recurrence import Cron, Every, Recurrence, load_cronsim
+from partyroom.recurrence import Cron, Every, Recurrence, load_cronsim, load_zone
 
 __all__ = ["COUNTED", "count_since", "decode_recurrence", "encode_recurrence", "first_after", "next_after"]
 
@@ -78,7 +77,7 @@ def _walk(cron: Cron, scheduled: int, last: int) -> tuple[int, int | None]:
 def _following(expression: str, tz: str, after: int) -> int | None:
     """Give the first occurrence after an instant; ``None`` if there is none before the calendar ends, or in fifty years."""
     try:
-        occurrences = load_cronsim().CronSim(expression, from_micros(after).astimezone(ZoneInfo(tz)))
+        occurrences = load_cronsim().CronSim(expression, from_micros(after).astimezone(load_zone(tz)))
         # In an hour that the clocks repeat, local times begin again before the instant that was asked for.
         return next((micros for micros in map(to_micros, occurrences) if micros > after), None)
     except (OverflowError, ValueError):
