@@ -351,6 +351,8 @@ class RoomRunner:
         finally:
             CURRENT.set(None)
             self._finish(event)
+            # The event that woke the room may wait for long, and this worker is busy with it.
+            self.services.committer.call_worker()
             if event.error is not None:
                 self.discard()
                 waiting.error = event.cut
