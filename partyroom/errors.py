@@ -330,9 +330,7 @@ class ExpectationError(PartyroomError, AssertionError):
     virtual time; ``pending`` what would have happened next, a line each.
     """
 
-    def __init__(
-        self, expected: str, seen: str, room: str = "", at: str = "", pending: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, expected: str, seen: str, room: str = "", at: str = "", pending: tuple[str, ...] = ()) -> None:
         super().__init__(expected, seen, room, at, pending)
         self.expected = expected
         self.seen = seen
