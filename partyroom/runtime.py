@@ -93,9 +93,7 @@ class Runtime:
         close_timeout: timedelta = timedelta(seconds=10),
         random: Random | None = None,
     ) -> None:
-        if alarms not in {"auto", "manual"}:
-            message = f"alarms must be 'auto' or 'manual', not {alarms!r}"
-            raise ValueError(message)
+        _check_alarms(alarms)
         if max_awake is not None and max_awake < 1:
             message = f"max_awake must be at least 1, not {max_awake}"
             raise ValueError(message)
@@ -206,6 +204,23 @@ class Runtime:
         return self._parties
 
     @property
+    def alarms(self) -> Literal["auto", "manual"]:
+        """Whether alarms ring by themselves, or by :meth:`ring_due` only.
+
+        May be set while the runtime is not open, by a host that takes over one which was made for another: a cron job
+        rings by hand what a server's runtime would ring by itself. Open, it is a :class:`RuntimeStateError`.
+        """
+        return "auto" if self._settings.rings else "manual"
+
+    @alarms.setter
+    def alarms(self, alarms: Literal["auto", "manual"]) -> None:
+        _check_alarms(alarms)
+        if self._entered:
+            message = "alarms cannot be set while the runtime is open"
+            raise RuntimeStateError(message)
+        self._settings = attrs.evolve(self._settings, rings=alarms == "auto")
+
+    @property
     def limits(self) -> Limits:
         """How large things may get (G18)."""
         return self._settings.limits
@@ -260,6 +275,12 @@ class Runtime:
     def statistics(self) -> Statistics:
         """Give the figures of this moment."""
         return self.engine().statistics()
+
+
+def _check_alarms(alarms: str) -> None:
+    if alarms not in {"auto", "manual"}:
+        message = f"alarms must be 'auto' or 'manual', not {alarms!r}"
+        raise ValueError(message)
 
 
 class _Parties(dict[str, Party]):

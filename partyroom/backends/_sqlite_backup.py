@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Final, TypeAlias
 
 from partyroom.backends._sqlite_faults import faults_of
 from partyroom.backends._sqlite_schema import open_reader
@@ -22,15 +24,22 @@ from partyroom.errors import BackendError
 
 __all__ = ["write_backup"]
 
+STEP_PAGES: Final = 1024
+"""How many pages (4 MB) are copied before it is told how far the copy has come."""
 
-def write_backup(path: str, target: Path) -> None:
+
+Told: TypeAlias = Callable[[int, int, int], object]
+"""Hears now and then how a copy goes: SQLite's status, how many pages are left, how many there are."""
+
+
+def write_backup(path: str, target: Path, told: Told | None = None) -> None:
     """Copy the file at ``path`` to ``target``, which must not exist."""
     unfinished = target.with_name(f"{target.name}-unfinished")
     try:
         # An empty file keeps the place, and is replaced as a whole: all or nothing, on every system.
         target.touch(exist_ok=False)
         try:
-            _copy(path, unfinished)
+            _copy(path, unfinished, told)
             unfinished.replace(target)
         except BaseException:
             target.unlink()
@@ -43,13 +52,13 @@ def write_backup(path: str, target: Path) -> None:
         raise BackendError(f"{target}: the backup cannot be written: {error.strerror}") from error
 
 
-def _copy(path: str, unfinished: Path) -> None:
+def _copy(path: str, unfinished: Path, told: Told | None) -> None:
     with faults_of(path), closing(open_reader(path)) as source:
         # One state for the whole copy: without this, every commit would have it begin again.
         source.execute("BEGIN")
         source.execute("SELECT count(*) FROM meta").fetchone()
         with faults_of(str(unfinished)), closing(sqlite3.connect(unfinished, isolation_level=None)) as copy:
-            source.backup(copy)
+            source.backup(copy, pages=STEP_PAGES, progress=told)
 
 
 def _sync(folder: Path) -> None:
