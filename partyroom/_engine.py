@@ -369,7 +369,7 @@ class Engine(Keeper):
         self._scheduling.cancel()
         due = self._ticks() + microseconds(self._settings.close_timeout)
         deadline = self._monotonic.call_at(due, Timer(None, "close"), self._cut_off)
-        while self._busy:
+        while self._busy > 0:
             # The token of the closing is given back while events are waited for, and taken again before this goes on.
             self._drained = self.loop.one_shot()
             self._drained.on_done = self.work.take
@@ -407,6 +407,10 @@ class Engine(Keeper):
             room.crash(error)
         self._let_go(ConnectionClosedError(1012, "the runtime crashed"))
         self.workers.stop()
+        # A closing that is going on waits for nobody any more.
+        self._busy = 0
+        if self._drained is not None:
+            self._drained.set(None)
 
     # --- looking in ----------------------------------------------------------
 
