@@ -210,7 +210,7 @@ class GroupWriter:
             self._store.close()
 
     def _settle(self, commits: Sequence[Commit]) -> list[CommitError | None]:
-        answers = [self._admit(commit) for commit in commits]
+        answers = self._admit(commits)
         admitted = [index for index, error in enumerate(answers) if error is None]
         try:
             self._apply([commits[index] for index in admitted])
@@ -222,7 +222,16 @@ class GroupWriter:
             self._settle_apart(commits, answers, admitted)
         return answers
 
-    def _admit(self, commit: Commit) -> CommitError | None:
+    def _admit(self, commits: Sequence[Commit]) -> list[CommitError | None]:
+        """Refuse commits without a claim. Most groups hold none, and end no claim either: a look in passing is enough."""
+        claims = self._claims
+        if not self._ended and all(
+            claims.get(room) == fence and not release for room, fence, _, _, _, release in commits
+        ):
+            return [None] * len(commits)
+        return [self._admit_one(commit) for commit in commits]
+
+    def _admit_one(self, commit: Commit) -> CommitError | None:
         room, fence = commit.room, commit.fence
         if self._claims.get(room) != fence or (room, fence) in self._ended:
             return FencedError(f"{room}: fence {fence} is not the room's claim; nothing of the commit is stored")
@@ -233,9 +242,14 @@ class GroupWriter:
     def _apply(self, commits: Sequence[Commit]) -> None:
         # A commit that only ends a claim touches no disk.
         writing = [commit for commit in commits if commit.values or commit.alarms or commit.clear]
-        if writing:
-            with backend_errors():
-                self._store.apply(writing)
+        if not writing:
+            return
+        try:
+            self._store.apply(writing)
+        except BackendError:
+            raise
+        except Exception as error:
+            raise told(error) from error
 
     def _settle_apart(
         self, commits: Sequence[Commit], answers: list[CommitError | None], admitted: Sequence[int]
@@ -272,7 +286,12 @@ def backend_errors() -> Generator[None]:
     except BackendError:
         raise
     except Exception as error:
-        raise BackendError(f"{type(error).__name__}: {error}") from error
+        raise told(error) from error
+
+
+def told(error: Exception) -> BackendError:
+    """Make the error of ours that tells of one of the store's own."""
+    return BackendError(f"{type(error).__name__}: {error}")
 
 
 def _give_way() -> None:

@@ -67,7 +67,7 @@ class FileCare:
         self._deleted = DELETIONS
         self._vacuuming = False
 
-    def note(self, *, rows: int, size: int, deleted: int, cleared: bool) -> None:
+    def note(self, *, rows: int, size: int, deleted: int = 0, cleared: bool = False) -> None:
         """Hear what was written: how many rows, bytes of values, deletions, and whether rooms were cleared."""
         self._written += rows * ROW_BYTES + size
         self._deleted += deleted

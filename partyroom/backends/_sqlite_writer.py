@@ -5,7 +5,8 @@ Owns the one connection that writes, in the writer thread.
 Promises that a group is one transaction and one sync of the disk, and reaches
 SQLite in one call: each call gives up Python's global lock and has to win it
 back, which a busy event loop makes a matter of milliseconds. So a group is one
-``INSERT`` of many rows into a view, whose triggers put them where they belong.
+``INSERT`` of many rows: of entries, if it is nothing but puts into rooms that
+are there, or else into a view whose triggers put each where it belongs.
 
 Must never look at anything but what it is told to write.
 """
@@ -16,14 +17,14 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Final, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 from partyroom.backends._file_lock import FileLock
 from partyroom.backends._file_place import FilePlace
 from partyroom.backends._sqlite_care import FileCare
-from partyroom.backends._sqlite_faults import faults_of
+from partyroom.backends._sqlite_faults import faults_of, told
 from partyroom.backends._sqlite_schema import Durability, open_writer
-from partyroom.types import Commit
+from partyroom.types import Commit, RoomKey
 
 __all__ = ["SqliteWriter"]
 
@@ -33,13 +34,23 @@ _CLEAR: Final = 3
 _SET_ALARM: Final = 4
 _DELETE_ALARM: Final = 5
 
-_Cell: TypeAlias = "int | str | bytes | None"
-
-_COLUMNS: Final = 6
-_VALUE: Final = 4
+_Cell: TypeAlias = Any  # int | str | bytes | None: what a column takes is known where a row is made
 
 MAX_ROWS: Final = 2048
 """The most rows of one statement; a prepared one costs about 0.5 KB a row. A larger group is several in a transaction."""
+MAX_KNOWN: Final = 100_000
+"""How many rooms are known to be there before they are forgotten, all at once."""
+
+# Half the time of a row of the view. A room that is not there fails it as a whole, by what `room` must not be.
+_PUTS: Final = """
+    WITH put (party, id, key, value) AS (VALUES {})
+    INSERT INTO entries (room, key, value)
+        SELECT number, put.key, put.value
+            FROM put LEFT JOIN rooms ON rooms.party = put.party AND rooms.id = put.id
+            WHERE put.party IS NOT NULL
+        ON CONFLICT (room, key) DO UPDATE SET value = excluded.value
+"""
+_CHANGES: Final = "INSERT INTO change VALUES {}"
 
 # Temporary, so that no file holds anything that another version of the library would have to know.
 _VIEW: Final = (
@@ -84,6 +95,8 @@ class SqliteWriter:
         self._lock = FileLock(place.path)
         self._connection: sqlite3.Connection
         self._care: FileCare
+        self._known: set[RoomKey] = set()
+        """Rooms that are there as far as one knows; nothing but speed hangs on it."""
 
     def open(self) -> int:
         """Take the lock and open the file; give its epoch."""
@@ -102,13 +115,11 @@ class SqliteWriter:
 
     def apply(self, commits: Sequence[Commit]) -> None:
         """Write all of some commits in one transaction and make it durable; or raise, and nothing is written."""
-        cells = _cells_of(commits)
-        with faults_of(self._path):
-            if len(cells) <= MAX_ROWS * _COLUMNS:
-                self._insert(cells)
-            else:
-                self._insert_many(cells)
-        self._note(cells)
+        try:
+            if not self._put(commits):
+                self._change(commits)
+        except sqlite3.Error as error:
+            raise told(error, self._path) from error
 
     def rest(self) -> bool:
         """Take care of the file a little; say whether there is more to do."""
@@ -123,30 +134,62 @@ class SqliteWriter:
         finally:
             self._lock.release()
 
-    def _insert(self, cells: list[_Cell]) -> None:
-        rows = len(cells) // _COLUMNS
-        size = _SIZES[bisect_left(_SIZES, rows)]
-        self._connection.execute(_statement(size), cells + [None] * ((size - rows) * _COLUMNS))
+    def _put(self, commits: Sequence[Commit]) -> bool:
+        """Write commits that are nothing but puts into known rooms; say whether they were."""
+        cells: list[_Cell] = []
+        add = cells.extend
+        known = self._known
+        for room, _, values, alarms, clear, _ in commits:
+            if clear or alarms or room not in known:
+                return False
+            party, room_id = room
+            for key, value in values.items():
+                if value is None:
+                    return False
+                add((party, room_id, key, value))
+        try:
+            self._insert(_PUTS, 4, cells)
+        except sqlite3.IntegrityError:
+            self._known.clear()
+            return False
+        self._care.note(rows=len(cells) // 4, size=_size(cells[3::4]))
+        return True
 
-    def _insert_many(self, cells: list[_Cell]) -> None:
+    def _change(self, commits: Sequence[Commit]) -> None:
+        """Write any commits."""
+        cells = _changes_of(commits)
+        self._insert(_CHANGES, 6, cells)
+        kinds = cells[::6]
+        deleted = kinds.count(_DELETE) + kinds.count(_DELETE_ALARM)
+        self._care.note(rows=len(kinds), size=_size(cells[4::6]), deleted=deleted, cleared=_CLEAR in kinds)
+        if len(self._known) > MAX_KNOWN:
+            self._known.clear()
+        for commit in commits:
+            if commit.clear or None in commit.values.values():
+                self._known.discard(commit.room)
+            elif commit.values:
+                self._known.add(commit.room)
+
+    def _insert(self, statement: str, columns: int, cells: list[_Cell]) -> None:
+        """Insert rows, which follow each other in ``cells``: in one statement, or in several in a transaction."""
+        most = MAX_ROWS * columns
+        if len(cells) <= most:
+            self._execute(statement, columns, cells)
+            return
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            for start in range(0, len(cells), MAX_ROWS * _COLUMNS):
-                self._insert(cells[start : start + MAX_ROWS * _COLUMNS])
+            for start in range(0, len(cells), most):
+                self._execute(statement, columns, cells[start : start + most])
             self._connection.execute("COMMIT")
         except BaseException:
             # Not as a statement: after the worst of errors SQLite itself has rolled back.
             self._connection.rollback()
             raise
 
-    def _note(self, cells: list[_Cell]) -> None:
-        kinds = cells[::_COLUMNS]
-        self._care.note(
-            rows=len(kinds),
-            size=sum(len(value) for value in cells[_VALUE::_COLUMNS] if isinstance(value, bytes)),
-            deleted=kinds.count(_DELETE) + kinds.count(_DELETE_ALARM),
-            cleared=_CLEAR in kinds,
-        )
+    def _execute(self, statement: str, columns: int, cells: list[_Cell]) -> None:
+        rows = len(cells) // columns
+        size = _SIZES[bisect_left(_SIZES, rows)]
+        self._connection.execute(_filled(statement, columns, size), cells + [None] * ((size - rows) * columns))
 
 
 def _teach(connection: sqlite3.Connection) -> None:
@@ -174,13 +217,14 @@ _SIZES: Final = tuple(_sizes())
 
 
 @cache
-def _statement(size: int) -> str:
-    row = f"({', '.join('?' * _COLUMNS)})"
-    return f"INSERT INTO change VALUES {', '.join([row] * size)}"  # noqa: S608 - question marks only
+def _filled(statement: str, columns: int, rows: int) -> str:
+    """Give a statement with a question mark for each cell. What is too many rows is left empty, and then nothing."""
+    row = f"({', '.join('?' * columns)})"
+    return statement.format(", ".join([row] * rows))
 
 
-def _cells_of(commits: Sequence[Commit]) -> list[_Cell]:
-    """Give the rows to insert for some commits, in the order in which they take effect, one after another."""
+def _changes_of(commits: Sequence[Commit]) -> list[_Cell]:
+    """Give the rows of the view for some commits, in the order in which they take effect, one after another."""
     cells: list[_Cell] = []
     add = cells.extend
     for commit in commits:
@@ -195,3 +239,8 @@ def _cells_of(commits: Sequence[Commit]) -> list[_Cell]:
             else:
                 add((_SET_ALARM, party, room_id, name, alarm.data, alarm.due))
     return cells
+
+
+def _size(values: Sequence[_Cell]) -> int:
+    """Give the bytes of some values and alarms."""
+    return sum(map(len, [value for value in values if value]))

@@ -42,6 +42,7 @@ def care_of(backend: FileBackend) -> FileCare:
 
 async def rest(backend: FileBackend) -> None:
     """Return when the writer thread has nothing left to do."""
+    await backend.commit([])
     care = care_of(backend)
     while care._sweeping or care._vacuuming or care._deleted >= _sqlite_care.DELETIONS:
         await anyio.lowlevel.checkpoint()
@@ -176,7 +177,7 @@ def test_where_no_thread_is_to_be_had_the_log_is_left_to_the_writer(
         raise RuntimeError("can't start new thread")
 
     with taking_care(tmp_path / "rooms.db") as (care, _connection):
-        care.note(rows=100_000, size=0, deleted=0, cleared=False)
+        care.note(rows=100_000, size=0)
         monkeypatch.setattr("threading.Thread.start", refuse)
         assert not care.piece()
 
@@ -190,7 +191,7 @@ def test_a_log_that_cannot_be_moved_stays(tmp_path: Path) -> None:
 
 def test_care_that_fails_is_put_off_and_leaves_commits_durable(tmp_path: Path) -> None:
     with taking_care(tmp_path / "rooms.db") as (care, connection):
-        care.note(rows=1, size=0, deleted=0, cleared=True)
+        care.note(rows=1, size=0, cleared=True)
         with closing(connect(str(tmp_path / "rooms.db"))) as shell:
             connection.execute("PRAGMA busy_timeout = 1")
             shell.execute("BEGIN IMMEDIATE")
