@@ -241,7 +241,12 @@ class Harness:
         await self.settle()
 
     def _crash(self, why: str) -> None:
-        self._checked_engine().crash(RuntimeCrashedError(f"the runtime crashed: {why}"))
+        engine = self._checked_engine()
+        was_closing = engine.closing
+        engine.crash(RuntimeCrashedError(f"the runtime crashed: {why}"))
+        if was_closing:
+            # Either end takes a token until the runtime is left, which gives one back.
+            engine.work.give()
         self._probe.forget()
 
     # --- time ----------------------------------------------------------------
