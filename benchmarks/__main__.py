@@ -24,7 +24,7 @@ PACKAGES = ("partyroom", "anyio", "attrs", "trio", "uvloop", "apscheduler", "dbo
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ask the questions, print one table.")
     parser.add_argument("names", nargs="*", metavar="QUESTION", help=f"one of: {', '.join(QUESTIONS)}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and one run: not for figures")
     parser.add_argument("--runs", type=int, default=5, help="runs after the warm-up (default: 5)")
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     earlier = json.loads(options.compare.read_text()) if options.compare else None
     print(environment())
     print(header(compared=earlier is not None))
-    answers = []
+    answers: list[Answer] = []
     for name in options.names or QUESTIONS:
         for loop in options.loop or LOOPS:
             if loop not in QUESTIONS[name].loops or (loop == "uvloop" and not installed("uvloop")):

@@ -50,7 +50,7 @@ async def arm(backend: StorageBackend, dues: list[datetime]) -> None:
     """Store alarms of as many rooms as there are times, without waking any."""
     async with backend:
         for first in range(0, len(dues), 1000):
-            commits = []
+            commits: list[Commit] = []
             for number, due in enumerate(dues[first : first + 1000], first):
                 room = RoomKey("sleeper", str(number))
                 micros = (due - EPOCH) // timedelta(microseconds=1)
@@ -144,7 +144,7 @@ async def lateness(count: int, gap: timedelta) -> list[float]:
 
 async def sleep_lateness(count: int) -> list[float]:
     """Give how late ``anyio.sleep_until`` returns, in seconds."""
-    found = []
+    found: list[float] = []
     for _ in range(count):
         due = anyio.current_time() + 0.01
         await anyio.sleep_until(due)
@@ -164,7 +164,13 @@ def _lateness(loop: str, quick: bool) -> Sample:
     return run_on(loop, main)
 
 
-@question("lateness-stream", "lateness of one alarm a millisecond in 10,000 rooms, 99th percentile", unit="ms", at_least=20, aim=5)
+@question(
+    "lateness-stream",
+    "lateness of one alarm a millisecond in 10,000 rooms, 99th percentile",
+    unit="ms",
+    at_least=20,
+    aim=5,
+)
 def _stream(loop: str, quick: bool) -> Sample:
     count = 100 if quick else 10_000
 
@@ -180,7 +186,7 @@ def _moved(loop: str, quick: bool) -> Sample:
     rooms, each = (10, 10) if quick else (1_000, 100)
 
     async def main() -> Sample:
-        taken = []
+        taken: list[float] = []
         for method in (Sleeper.move, Sleeper.put):
             async with Runtime({"sleeper": Sleeper}, backend=MemoryBackend()) as runtime:
                 handles = [runtime.parties["sleeper"].get(str(number)) for number in range(rooms)]
@@ -204,7 +210,9 @@ class Hourly(Room):
         """Do nothing."""
 
 
-@question("virtual-year", "a virtual year of an hourly alarm in 100 rooms, by the fake clock", unit="s", at_least=60, aim=20)
+@question(
+    "virtual-year", "a virtual year of an hourly alarm in 100 rooms, by the fake clock", unit="s", at_least=60, aim=20
+)
 def _year(loop: str, quick: bool) -> Sample:
     rooms, days = (5, 2) if quick else (100, 365)
 

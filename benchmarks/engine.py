@@ -8,12 +8,13 @@ import subprocess
 import sys
 import tempfile
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import anyio
 import attrs
@@ -45,12 +46,14 @@ class Plain(Room):
         self.ctx.broadcast(message)
 
 
-async def calls(handles: list[RoomHandle], method: Callable[[Plain], object], count: int, callers: int) -> float:
+async def calls(
+    handles: list[RoomHandle], method: Callable[[Any], Awaitable[object]], count: int, callers: int
+) -> float:
     """Give the seconds for so many calls, by so many callers at once."""
 
     async def call(first: int) -> None:
         for number in range(first, count, callers):
-            await handles[number % len(handles)].call(method)  # type: ignore[arg-type]
+            await handles[number % len(handles)].call(method)
 
     begin = perf_counter()
     async with anyio.create_task_group() as group:
@@ -110,6 +113,7 @@ async def messages(room: RoomHandle, count: int, clients: int) -> float:
         async for _ in client:
             done.put_nowait(None)
 
+    taken = 0.0
     async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
         connected = [await stack.enter_async_context(room.connect()) for _ in range(clients)]
         for client in connected:
@@ -137,7 +141,13 @@ def _fan_out(loop: str, quick: bool) -> Sample:
     return run_on(loop, main)
 
 
-@question("broadcast-1000", "a broadcast that 1,000 waiting clients have received", "1,000 queues by hand", at_least=3, aim=1.2)
+@question(
+    "broadcast-1000",
+    "a broadcast that 1,000 waiting clients have received",
+    "1,000 queues by hand",
+    at_least=3,
+    aim=1.2,
+)
 def _broadcast(loop: str, quick: bool) -> Sample:
     count, clients = (2, 100) if quick else (30, 1_000)
 
@@ -154,7 +164,7 @@ class Thing:
     """Something to construct."""
 
     name: str
-    values: dict[str, bytes] = attrs.Factory(dict)
+    values: dict[str, bytes] = attrs.Factory(dict[str, bytes])
 
 
 async def start_things(count: int) -> float:
@@ -208,7 +218,9 @@ def _idle_room(loop: str, quick: bool) -> Sample:
     return run_on(loop, main)
 
 
-@question("asleep-again", "memory kept of 100,000 rooms that slept again", unit="%", at_least=5, aim=1, loops=("asyncio",))
+@question(
+    "asleep-again", "memory kept of 100,000 rooms that slept again", unit="%", at_least=5, aim=1, loops=("asyncio",)
+)
 def _asleep_again(loop: str, quick: bool) -> Sample:
     count = 200 if quick else 100_000
 

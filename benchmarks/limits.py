@@ -22,6 +22,7 @@ class Pipe:
     def __init__(self, size: int = 1000) -> None:
         self.put: Callable[[object], Awaitable[None]]
         self.get: Callable[[], Awaitable[Any]]
+        self.put_nowait: Callable[[object], None]
         if sniffio.current_async_library() == "trio":
             send, receive = trio.open_memory_channel[object](size)
             self.put, self.get, self.put_nowait = send.send, receive.receive, send.send_nowait
@@ -32,6 +33,7 @@ class Pipe:
 
 async def round_trips(count: int, callers: int = 1, servers: int = 1) -> float:
     """Give the seconds for ``count`` round trips through two queues each, by so many callers to so many servers."""
+    taken = 0.0
     async with anyio.create_task_group() as tasks:
         inboxes = [Pipe() for _ in range(servers)]
 
@@ -60,6 +62,7 @@ async def round_trips(count: int, callers: int = 1, servers: int = 1) -> float:
 
 async def fan_out(count: int, clients: int) -> float:
     """Give the seconds for ``count`` messages into one queue and out of it into so many more, all received."""
+    taken = 0.0
     async with anyio.create_task_group() as tasks:
         inbox, outboxes = Pipe(), [Pipe() for _ in range(clients)]
 

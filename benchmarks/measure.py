@@ -25,7 +25,7 @@ class Sample:
     ours: float
     beside: float | None = None
     """The limit, measured in the same run."""
-    rivals: dict[str, float] = attrs.field(factory=dict)
+    rivals: dict[str, float] = attrs.Factory(dict[str, float])
 
 
 @attrs.frozen
@@ -80,7 +80,7 @@ class Answer:
 QUESTIONS: dict[str, Question] = {}
 
 
-def question(  # noqa: PLR0913 - a line of a table has so many fields
+def question(
     name: str,
     text: str,
     beside: str = "",
@@ -102,7 +102,7 @@ def question(  # noqa: PLR0913 - a line of a table has so many fields
 def ask(asked: Question, loop: str, *, runs: int, quick: bool) -> Answer:
     """Answer a question on one loop: a warm-up, then ``runs`` runs."""
     asked.measure(loop, quick)
-    samples = []
+    samples: list[Sample] = []
     for _ in range(runs):
         gc.collect()
         samples.append(asked.measure(loop, quick))

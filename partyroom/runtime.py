@@ -146,7 +146,7 @@ class Runtime:
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
-    ) -> bool:
+    ) -> bool | None:
         engine, tasks = self._engine, self._tasks
         assert engine is not None
         assert tasks is not None
