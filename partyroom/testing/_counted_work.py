@@ -11,9 +11,9 @@ Must never change anything in the runtime.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import Protocol, final
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol, final
 
 from typing_extensions import override
 
@@ -22,9 +22,11 @@ from partyroom._engine import Engine
 from partyroom._room_runner import RoomRunner
 from partyroom.runtime import Runtime
 from partyroom.testing._waiting_places import waiting_place
-from partyroom.types import Timer
+from partyroom.types import RoomKey, Timer
 
 __all__ = ["CountedWork", "RuntimeWork"]
+
+NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class CountedWork(Protocol):
@@ -46,6 +48,10 @@ class CountedWork(Protocol):
         """Give what waits in memory for its time, whoever sleeps for it."""
         ...
 
+    def rings(self, room: RoomKey, due: datetime) -> bool:
+        """Say whether an alarm of ``room`` may still ring at ``due``; a scheduler may sleep on for one that was deleted since."""
+        ...
+
     def is_awaited(self) -> bool:
         """Say whether code of the host waits for something of this."""
         ...
@@ -59,12 +65,19 @@ class CountedWork(Protocol):
 class RuntimeWork(CountedWork):
     """The work in flight of one runtime, from one entering of it to the next.
 
-    ``age`` says for how long an event has run, if somebody keeps count of that.
+    ``age`` says for how long an event has run, ``due`` when a room's next alarm is due, if somebody keeps count of that.
     """
 
-    def __init__(self, runtime: Runtime, age: Callable[[Event], timedelta | None]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        age: Callable[[Event], timedelta | None] | None = None,
+        due: Mapping[RoomKey, datetime] | None = None,
+    ) -> None:
         self._runtime = runtime
         self._age = age
+        self._due = due
 
     def _engine(self) -> Engine | None:
         return self._runtime.running()
@@ -92,7 +105,8 @@ class RuntimeWork(CountedWork):
     def _describe(self, room: RoomRunner, *, is_asleep: bool) -> list[str]:
         lines: list[str] = []
         for what, task in room.tasks():
-            line = f"{what} has run for {self._age(what)}" if isinstance(what, Event) else f"{room.key} {what} runs"
+            age = self._age(what) if self._age is not None and isinstance(what, Event) else None
+            line = f"{what if isinstance(what, Event) else f'{room.key} {what}'} {'runs' if age is None else f'has run for {age}'}"
             place = waiting_place(task)
             if place:
                 line += f", and waits at {place}"
@@ -107,6 +121,10 @@ class RuntimeWork(CountedWork):
     @override
     def pending_timers(self) -> list[tuple[datetime, Timer]]:
         return self._runtime.pending_timers()
+
+    @override
+    def rings(self, room: RoomKey, due: datetime) -> bool:
+        return self._due is None or self._due.get(room, NEVER) <= due
 
     @override
     def is_awaited(self) -> bool:

@@ -195,7 +195,7 @@ class FakeClock(Clock):
 
     def attach(self, runtime: Runtime) -> None:
         """Let a runtime hold time back while it has work in flight. A harness does this by itself."""
-        self.attach_work(runtime, RuntimeWork(runtime, lambda _event: None))
+        self.attach_work(runtime, RuntimeWork(runtime))
 
     def attach_work(self, key: object, work: CountedWork) -> None:
         """Let anything that counts its work hold time back."""
@@ -222,6 +222,7 @@ class FakeClock(Clock):
         found = [
             Pending(from_micros(self._wall + self._left(each)), each.timer.room, each.timer.kind, each.timer.name)
             for each in self._sleepers
+            if self._is_meant(each)
         ]
         for work in self._work.values():
             found += [Pending(due, timer.room, timer.kind, timer.name) for due, timer in work.pending_timers()]
@@ -288,8 +289,12 @@ class FakeClock(Clock):
         """Let time pass to the next sleeper, wake it alone, and settle; ``None`` if nobody sleeps."""
         async with self._lock():
             await self.settle()
-            sleeper = self._next(None)
-            return None if sleeper is None else await self._wake(sleeper)
+            first = len(self.fired)
+            while (sleeper := self._next(None)) is not None:
+                await self._wake(sleeper)
+                if len(self.fired) > first:
+                    return self.fired[first]
+            return None
 
     async def run_until_idle(self, *, limit: timedelta = timedelta(days=366)) -> list[Fired]:
         """Let time pass until nobody waits for it any more; give who was woken.
@@ -350,6 +355,13 @@ class FakeClock(Clock):
         """Give how many microseconds are left; both lines pass at one speed."""
         return max(0, sleeper.due - (self._wall if sleeper.wall else self._monotonic))
 
+    def _is_meant(self, sleeper: _Sleeper) -> bool:
+        """Say whether a sleeper's ring is still meant to be: a scheduler looks up from a deleted alarm only when it wakes."""
+        timer = sleeper.timer
+        if timer.kind != "alarm" or timer.room is None or not self._work:
+            return True
+        return any(work.rings(timer.room, from_micros(sleeper.due)) for work in self._work.values())
+
     def _next(self, within: int | None) -> _Sleeper | None:
         """Give who is to be woken next, if that is within so many microseconds."""
         best: list[_Sleeper] = []
@@ -390,18 +402,17 @@ class FakeClock(Clock):
     def _pending_lines(self) -> str:
         return "\n  ".join(map(str, self.pending()[:20])) or "nothing"
 
-    async def _wake(self, sleeper: _Sleeper) -> Fired:
+    async def _wake(self, sleeper: _Sleeper) -> None:
         self._pass(self._left(sleeper))
         self._sleepers.remove(sleeper)
-        fired = Fired(self.now(), *sleeper.timer)
-        self.fired.append(fired)
+        if self._is_meant(sleeper):
+            self.fired.append(Fired(self.now(), *sleeper.timer))
         if sleeper.call is not None:
             sleeper.call()
         if sleeper.shot is not None:
             self._woken += 1
             sleeper.shot.set(None)
         await self._settle()
-        return fired
 
     def _pass(self, micros: int) -> None:
         self._wall += micros

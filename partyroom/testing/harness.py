@@ -127,7 +127,7 @@ class Harness:
             message = "this harness is open already"
             raise RuntimeStateError(message)
         self._unseed = seed_turns(self.seed) if self._random is not None else self._unseed
-        self.clock.attach_work(self, RuntimeWork(self.runtime, self._probe.age))
+        self.clock.attach_work(self, RuntimeWork(self.runtime, age=self._probe.age, due=self._due))
         try:
             await self._begin()
         except BaseException:
@@ -189,7 +189,8 @@ class Harness:
         await ready.wait()
         engine = self._checked_engine()
         rows = await engine.all_rows(None)
-        self._due = {row.room: from_micros(row.due) for row in reversed(rows) if row.due is not None}
+        self._due.clear()
+        self._due.update((row.room, from_micros(row.due)) for row in reversed(rows) if row.due is not None)
         engine.alarm_listener = self._hear_of_alarm
         if self._alarms is not None and self._rings:
             await self._alarms.ready.wait()
