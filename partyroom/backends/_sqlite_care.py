@@ -19,7 +19,7 @@ from threading import Thread
 from typing import Final, final
 
 from partyroom.backends._sqlite_faults import faults_of
-from partyroom.backends._sqlite_schema import Durability, connect
+from partyroom.backends._sqlite_schema import Durability, connect, wait_for_disk
 from partyroom.errors import BackendError
 
 __all__ = ["FileCare"]
@@ -32,7 +32,11 @@ ROW_BYTES: Final = 2 * 4096
 """What a small row may add to the log: a page of the table and one of its index."""
 
 SWEEP_ROWS: Final = 100
-"""How many entries of cleared rooms are swept away at once."""
+"""How many entries of cleared rooms are swept away at once, and as many more for each further ``SWEEP_ROOMS``."""
+SWEEP_ROOMS: Final = 10
+"""Cleared rooms that may wait at the slow pace. With more it quickens, or clearing could outrun it for good."""
+MAX_ROOMS: Final = 500
+"""How many cleared rooms are looked at, at once."""
 VACUUM_PAGES: Final = 64
 """How many free pages are given back at once."""
 DELETIONS: Final = 64
@@ -40,11 +44,12 @@ DELETIONS: Final = 64
 SPARE_PAGES: Final = 256
 """How many free pages (1 MB) a file may keep in any case."""
 
-_CLEARED: Final = "SELECT number FROM rooms WHERE party IS NULL LIMIT 1"
+_CLEARED: Final = f"SELECT number FROM rooms WHERE party IS NULL LIMIT {MAX_ROOMS}"  # noqa: S608 - a constant
+_COUNT_CLEARED: Final = f"SELECT count(*) FROM ({_CLEARED})"  # noqa: S608 - a constant
 # A script is one call, however many rows there are, as a group of commits is, and for the same reason.
 _SWEEP: Final = f"""
-    DELETE FROM entries WHERE place IN (SELECT place FROM entries WHERE room = ({_CLEARED}) LIMIT {SWEEP_ROWS});
-    DELETE FROM rooms WHERE number = ({_CLEARED}) AND NOT EXISTS (SELECT 1 FROM entries WHERE room = number);
+    DELETE FROM entries WHERE place IN (SELECT place FROM entries WHERE room IN ({_CLEARED}) LIMIT {{rows}});
+    DELETE FROM rooms WHERE number IN ({_CLEARED}) AND NOT EXISTS (SELECT 1 FROM entries WHERE room = number);
 """  # noqa: S608 - constants only
 _VACUUM: Final = f"PRAGMA incremental_vacuum({VACUUM_PAGES})"
 
@@ -63,7 +68,7 @@ class FileCare:
         """How many bytes the log may have grown by since it was moved."""
         self._mover: Thread | None = None
         # An earlier opening may have left something to do.
-        self._sweeping = connection.execute(_CLEARED).fetchone() is not None
+        self._sweeping = True
         self._deleted = DELETIONS
         self._vacuuming = False
 
@@ -92,12 +97,13 @@ class FileCare:
         """Sweep away some entries of rooms that were cleared."""
         if not self._sweeping:
             return False
-        before = self._connection.total_changes
-        self._run_lazily(_SWEEP)
-        if self._connection.total_changes == before:
-            self._sweeping = False
-            self._deleted += DELETIONS
-        return True
+        (rooms,) = self._connection.execute(_COUNT_CLEARED).fetchone()
+        if rooms:
+            self._run_lazily(_SWEEP.format(rows=SWEEP_ROWS * (1 + rooms // SWEEP_ROOMS)))
+            return True
+        self._deleted += DELETIONS
+        self._sweeping = False
+        return False
 
     def _vacuum(self) -> bool:
         """Give back some space, if a quarter of the file is free, and then until a sixteenth is."""
@@ -128,14 +134,15 @@ class FileCare:
         if self._written < LOG_BYTES or (self._mover is not None and self._mover.is_alive()):
             return
         self._written = 0
-        mover = Thread(target=_move_log, args=(self._path,), name="partyroom-log", daemon=True)
+        mover = Thread(target=_move_log, args=(self._path, self._durability), name="partyroom-log", daemon=True)
         # Where no thread is to be had, it is left to the writer altogether.
         with suppress(RuntimeError):
             mover.start()
             self._mover = mover
 
 
-def _move_log(path: str) -> None:
+def _move_log(path: str, durability: Durability) -> None:
     # If it fails, the log grows on, and the writer's commits are what tells of a fault.
     with suppress(sqlite3.Error), closing(connect(path)) as connection:
+        wait_for_disk(connection, durability)
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

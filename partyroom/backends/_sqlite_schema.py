@@ -20,7 +20,7 @@ from typing import Final, Literal
 from partyroom.backends._sqlite_faults import faults_of
 from partyroom.errors import BackendCorruptError, BackendError, BackendVersionError
 
-__all__ = ["APPLICATION_ID", "VERSION", "Durability", "connect", "open_reader", "open_writer"]
+__all__ = ["APPLICATION_ID", "VERSION", "Durability", "connect", "open_reader", "open_writer", "wait_for_disk"]
 
 Durability = Literal["full", "normal"]
 
@@ -78,7 +78,7 @@ def open_writer(path: str, durability: Durability) -> tuple[sqlite3.Connection, 
                 # Space can be given back piece by piece only if the file was made so.
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             _use_log(connection, path)
-            connection.execute(f"PRAGMA synchronous = {durability}")
+            wait_for_disk(connection, durability)
             _migrate(connection, version)
             (epoch,) = connection.execute(
                 "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value"
@@ -101,6 +101,14 @@ def open_reader(path: str) -> sqlite3.Connection:
 def connect(path: str) -> sqlite3.Connection:
     """Open one more connection."""
     return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+
+def wait_for_disk(connection: sqlite3.Connection, durability: Durability) -> None:
+    """Have a connection wait for the disk at every commit, or only when it must so as not to damage the file."""
+    connection.execute(f"PRAGMA synchronous = {durability}")
+    # On macOS, where syncing a file leaves it in the memory of the disk; of no effect elsewhere.
+    connection.execute(f"PRAGMA fullfsync = {durability == 'full'}")
+    connection.execute(f"PRAGMA checkpoint_fullfsync = {durability == 'full'}")
 
 
 def _check(connection: sqlite3.Connection, path: str) -> int:

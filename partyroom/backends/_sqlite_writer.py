@@ -194,6 +194,7 @@ class SqliteWriter:
 
 def _teach(connection: sqlite3.Connection) -> None:
     """Make the view that takes changes, for this connection only."""
+    connection.execute("PRAGMA temp_store = memory")
     connection.execute(_VIEW)
     for what, statements in _TRIGGERS.items():
         connection.execute(

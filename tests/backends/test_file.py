@@ -175,6 +175,7 @@ async def test_one_process_at_a_time_and_it_is_named_until_it_is_killed(tmp_path
         assert {"k": b"v"} == await backend.read(RoomKey("party", "theirs"), ["k"])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links take a privilege on this system")
 @pytest.mark.parametrize("way", ["rooms.db", "link.db", "folder/../rooms.db", "linked/rooms.db"])
 async def test_one_backend_at_a_time_whatever_way_leads_to_the_file(tmp_path: Path, way: str) -> None:
     (tmp_path / "link.db").symlink_to(tmp_path / "rooms.db")

@@ -122,6 +122,20 @@ async def test_a_sweep_that_was_cut_short_is_gone_on_with_by_the_next_opening(
         assert [("k", b"v")] == await backend.scan(A, KeyRange(), 10)
 
 
+def test_the_more_cleared_rooms_wait_the_more_is_swept_at_once(tmp_path: Path) -> None:
+    with taking_care(tmp_path / "rooms.db") as (care, connection):
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO rooms VALUES (?, NULL, NULL)", [(room,) for room in range(300)])
+        entries = [(room, f"k{key}", b"v") for room in range(300) for key in range(20)]
+        connection.executemany("INSERT INTO entries (room, key, value) VALUES (?, ?, ?)", entries)
+        connection.execute("COMMIT")
+        pieces = 0
+        while care.piece():
+            pieces += 1
+        assert (0,) == connection.execute("SELECT count(*) FROM entries").fetchone()
+        assert pieces < len(entries) / _sqlite_care.SWEEP_ROWS / 5
+
+
 # --- space -------------------------------------------------------------------
 
 
@@ -185,12 +199,13 @@ def test_where_no_thread_is_to_be_had_the_log_is_left_to_the_writer(
 def test_a_log_that_cannot_be_moved_stays(tmp_path: Path) -> None:
     with taking_care(tmp_path / "rooms.db") as (care, connection):
         connection.execute("INSERT INTO meta VALUES ('more', 1)")
-        _sqlite_care._move_log(str(tmp_path / "nowhere" / "rooms.db"))
+        _sqlite_care._move_log(str(tmp_path / "nowhere" / "rooms.db"), "full")
         assert not care.piece()
 
 
 def test_care_that_fails_is_put_off_and_leaves_commits_durable(tmp_path: Path) -> None:
     with taking_care(tmp_path / "rooms.db") as (care, connection):
+        connection.execute("INSERT INTO rooms VALUES (1, NULL, NULL)")
         care.note(rows=1, size=0, cleared=True)
         with closing(connect(str(tmp_path / "rooms.db"))) as shell:
             connection.execute("PRAGMA busy_timeout = 1")
