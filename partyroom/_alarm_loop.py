@@ -40,7 +40,7 @@ BACK_OFF: Final = timedelta(milliseconds=100)
 BACK_OFF_DOUBLINGS: Final = 8
 """So often is it doubled: to 25.6 seconds, the most that alarms are late once the backend is back."""
 
-LOG: Final = getLogger("partyroom.alarms")
+LOG: Final = getLogger("partyroom")
 
 
 class Tokens(Protocol):
@@ -120,7 +120,6 @@ class AlarmLoop(AlarmScheduler):
 
     @override
     async def run(self, wake: Wake, upcoming: Read, /) -> None:
-        self._get_up()
         one_shot = current_loop().one_shot
         try:
             while True:
@@ -177,4 +176,3 @@ class AlarmLoop(AlarmScheduler):
         self._failures += 1
         self._lie_down()
         await self._clock.sleep(delay, timer=Timer(None, "refill"))
-        self._get_up()

@@ -85,11 +85,8 @@ class Nowhere(tzinfo):
     def utcoffset(self, dt: datetime | None, /) -> None:
         return None
 
-    def dst(self, dt: datetime | None, /) -> None:
-        return None
-
-    def tzname(self, dt: datetime | None, /) -> str:
-        return "nowhere"
+    dst = utcoffset
+    tzname = utcoffset
 
 
 @pytest.mark.parametrize("when", [datetime(2030, 1, 1), datetime(2030, 1, 1, tzinfo=Nowhere())])  # noqa: DTZ001 - wrong on purpose
