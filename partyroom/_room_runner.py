@@ -266,13 +266,16 @@ class RoomRunner:
     def _limit_time(self, event: Event, limit: timedelta | None) -> None:
         if limit is None:
             return
-        message = f"{event} ran longer than {limit}"
         clock = self.services.clock
         self._deadline = clock.monotonic_timers.call_at(
             clock.ticks() + microseconds(limit),
             Timer(self.key, "timeout", event.name),
-            partial(self.cut, EventTimeoutError(message), event),
+            partial(self._time_out, event, limit),
         )
+
+    def _time_out(self, event: Event, limit: timedelta) -> None:
+        message = f"{event} ran longer than {limit}"
+        self.cut(EventTimeoutError(message), event)
 
     def cut(self, error: BaseException, event: Event | None = None) -> None:
         """End the running event now: it fails with ``error``, whatever its handler makes of the cancellation."""
