@@ -21,7 +21,6 @@ from partyroom._cli.main import main
 from partyroom._cli.screen import Screen
 from partyroom.clock import SystemClock
 
-
 SIGPIPE: Final = 141
 """The exit code of a program whose reader has left, as shells give it."""
 
@@ -31,6 +30,8 @@ def run() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     try:
         return main(sys.argv[1:], _screen())
     except BrokenPipeError:
@@ -43,6 +44,7 @@ def _screen() -> Screen:
     return Screen(
         out=sys.stdout,
         err=sys.stderr,
+        input=sys.stdin,
         clock=SystemClock(),
         random=Random(),  # noqa: S311 - names of rings, no secrets
         width=shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None,

@@ -52,11 +52,11 @@ class Stored:
 class Story:
     """All that was seen, in order."""
 
-    first: list[Report] = attrs.Factory(list)
+    first: list[Report] = attrs.Factory(list[Report])
     exit_code: int | None = None
     """How the first process ended."""
     after_kill: Stored | None = None
-    second: list[Report] = attrs.Factory(list)
+    second: list[Report] = attrs.Factory(list[Report])
     at_end: Stored | None = None
 
 

@@ -15,9 +15,22 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import Final
 
-from partyroom._cli.demo import demo, demo_options
+from partyroom._cli import (
+    alarms,
+    backup,
+    check,
+    delete,
+    demo,
+    export,
+    import_,
+    ring_again,
+    ring_due,
+    rooms,
+    show,
+    stats,
+    timeline,
+)
 from partyroom._cli.screen import FAILED, INTERRUPTED, CommandError, Screen
-from partyroom._cli.verb import Verb
 from partyroom.errors import PartyroomError
 
 __all__ = ["PROGRAM", "VERBS", "main", "parser"]
@@ -26,17 +39,14 @@ PROGRAM: Final = "python -m partyroom"
 WIDTH: Final = 80
 """Of help texts."""
 
-VERBS: Final = (
-    Verb(
-        "demo",
-        "show on real parts that an alarm outlives its process",
-        "A process lets a room store something and set an alarm two seconds ahead, and is killed. Another opens the "
-        "same file, and the alarm rings there. Exit code 1 if any promise was not kept.",
-        ("demo",),
-        demo_options,
-        demo,
-    ),
+VERBS: Final = tuple(
+    module.VERB
+    for module in (
+        *(demo, rooms, alarms, show, check, stats, timeline, backup, export),
+        *(import_, ring_due, ring_again, delete),
+    )
 )
+"""In the order in which help lists them: first those that only look."""
 
 
 def parser() -> ArgumentParser:
@@ -68,6 +78,12 @@ def main(arguments: Sequence[str], screen: Screen) -> int:
         screen.out.flush()
     except (CommandError, PartyroomError) as error:
         screen.remark(f"partyroom {chosen.verb}: {error}")
+        return FAILED
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        screen.remark(f"partyroom {chosen.verb}: {what}")
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -43,6 +43,8 @@ class Screen:
     """For results."""
     err: TextIO
     """For everything else."""
+    input: TextIO
+    """What comes through a pipe."""
     clock: Clock
     random: Random
     width: int | None = None
@@ -56,7 +58,9 @@ class Screen:
 
     def emit(self, facts: Mapping[str, object]) -> None:
         """Print one result for machines: an object of JSON in a line."""
-        print(json.dumps(facts, ensure_ascii=False), file=self.out)
+        # A terminal or a pipe that cannot take every character gets escapes, which say the same.
+        is_narrow = (self.out.encoding or "utf-8").lower() not in {"utf-8", "utf8"}
+        print(json.dumps(facts, ensure_ascii=is_narrow), file=self.out)
 
     def remark(self, text: str) -> None:
         """Print a line beside the result."""

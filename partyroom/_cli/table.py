@@ -33,8 +33,13 @@ class Column:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], space: int | None) -> Iterator[str]:
-    """Give the lines of a table, titles first; ``space`` is how wide it may be, ``None`` for as wide as it is."""
-    cells = [[column.title for column in columns], *([one_line(cell) for cell in row] for row in rows)]
+    """Give the lines of a table, titles first, without columns in which nothing stands.
+
+    ``space`` is how wide it may be, ``None`` for as wide as it is.
+    """
+    used = [place for place in range(len(columns)) if any(row[place] for row in rows)]
+    columns = [columns[place] for place in used]
+    cells = [[column.title for column in columns], *([one_line(row[place]) for place in used] for row in rows)]
     widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
     if space is not None:
         _give_way(widths, columns, space - len(GAP) * (len(columns) - 1))

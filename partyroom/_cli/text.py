@@ -33,6 +33,10 @@ __all__ = [
 
 ELLIPSIS: Final = "…"
 
+SIZES: Final = ("B", "KB", "MB", "GB", "TB")
+KILO_BITS: Final = 10
+"""A KB is 1,024 bytes, and so on."""
+
 UNITS: Final = (
     ("d", timedelta(days=1)),
     ("h", timedelta(hours=1)),
@@ -81,15 +85,12 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 def size(number: int) -> str:
     """Give a number of bytes, rounded down to a tenth of its unit."""
-    if number < 1024:
+    power = min((number.bit_length() - 1) // KILO_BITS, len(SIZES) - 1) if number else 0
+    if not power:
         return f"{number} B"
-    scaled = float(number)
-    unit = ""
-    for unit in ("KB", "MB", "GB", "TB"):
-        scaled /= 1024
-        if scaled < 1024:
-            break
-    return f"{int(scaled * 10) / 10:,} {unit}"
+    # By integers: a tenth that is rounded up would promise space that is not there.
+    tenths = number * 10 >> power * KILO_BITS
+    return f"{tenths // 10:,}.{tenths % 10} {SIZES[power]}"
 
 
 def length(span: timedelta) -> str:

@@ -11,13 +11,26 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
 
 import attrs
 from anyio import run
 
 from partyroom._cli.screen import Screen
 
-__all__ = ["Verb", "file_option", "json_option", "on_loop", "room_options"]
+__all__ = ["LOOKS", "STOPPED", "Verb", "alarm_option", "file_option", "on_loop", "room_options"]
+
+LOOKS: Final = "It only reads, and may be used while a program runs on the file."
+STOPPED: Final = "No program may run on the store meanwhile."
+"""What most verbs say about themselves, one or the other."""
+
+
+class OptionGroup(Protocol):
+    """What options can be added to: a parser, or a group of one."""
+
+    def add_argument(self, flag: str, /, *, nargs: str, const: str, metavar: str, help: str) -> object:  # noqa: A002 - argparse's word
+        """Add one option."""
+        ...
 
 
 @attrs.frozen
@@ -50,12 +63,12 @@ def file_option(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="the file of a FileBackend")
 
 
-def json_option(parser: ArgumentParser) -> None:
-    """Let a machine ask."""
-    parser.add_argument("--json", action="store_true", help="print an object of JSON a line instead of a table")
-
-
 def room_options(parser: ArgumentParser) -> None:
     """Take the name of one room."""
     parser.add_argument("party", metavar="PARTY", help="the name of the room's party")
     parser.add_argument("id", metavar="ID", help="the room's id")
+
+
+def alarm_option(parser: OptionGroup, what: str) -> None:
+    """Take the name of one alarm; without a name it is the one that has none."""
+    parser.add_argument("--alarm", nargs="?", const="", metavar="NAME", help=f"{what}; without NAME the unnamed one")
