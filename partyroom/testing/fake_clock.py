@@ -123,7 +123,9 @@ class FakeClock(Clock):
             message = f"max_timers must be at least 1, not {max_timers}"
             raise ValueError(message)
         self._wall = to_micros(start)
+        self._now = from_micros(self._wall)
         self._monotonic = 0
+        self._loop: Loop | None = None
         self._max_timers = max_timers
         self._random = Random(seed) if ties == "shuffle" else None  # noqa: S311 - an order, no secret
         self._sleepers: list[_Sleeper] = []
@@ -145,7 +147,7 @@ class FakeClock(Clock):
 
     @override
     def now(self) -> datetime:
-        return from_micros(self._wall)
+        return self._now
 
     @override
     def monotonic(self) -> float:
@@ -162,7 +164,7 @@ class FakeClock(Clock):
     async def _sleep(self, due: int, timer: Timer, *, wall: bool) -> None:
         # Also for a time that has come: whose turn it is, is this clock's to say.
         sleeper = self._add(due, timer, wall=wall)
-        shot: OneShot[None] = current_loop().one_shot()
+        shot: OneShot[None] = self._here().one_shot()
         sleeper.shot = shot
         try:
             await shot.wait()
@@ -186,6 +188,12 @@ class FakeClock(Clock):
         self._sleepers.append(sleeper)
         self._change()
         return sleeper
+
+    def _here(self) -> Loop:
+        """Give the loop that runs here; a clock may outlive one."""
+        if self._loop is None or not self._loop.is_running_here():
+            self._loop = current_loop()
+        return self._loop
 
     def _forget(self, sleeper: _Sleeper) -> None:
         if sleeper in self._sleepers:
@@ -236,24 +244,28 @@ class FakeClock(Clock):
         library is not counted. Raises :class:`ClockStalledError` if nothing goes on for ``stall_timeout`` real seconds.
         """
         # Two turns: on trio, a task that was started before this one waits may run after it in the first.
-        await checkpoint()
-        await checkpoint()
-        await self._settle()
+        with self._watched():
+            await checkpoint()
+            await checkpoint()
+            await self._settle()
+
+    @contextmanager
+    def _watched(self) -> Generator[None]:
+        """Have a wait in the block in which nothing goes on end as an error."""
+        with self._watch.scope(self._here()) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise self._stalled()
 
     async def _settle(self) -> None:
         while not self._is_settled():
-            with self._watch.scope() as scope:
-                await self._wait_settled()
-            if scope.cancelled_caught:
-                raise self._stalled()
-
-    async def _wait_settled(self) -> None:
-        if self._woken:
-            self._woken_gone_on = current_loop().one_shot()
-            await self._woken_gone_on.wait()
-        for work in tuple(self._work.values()):
-            if not work.is_idle():
-                await work.wait_idle()
+            self._watch.waits += 1
+            if self._woken:
+                self._woken_gone_on = self._here().one_shot()
+                await self._woken_gone_on.wait()
+            for work in tuple(self._work.values()):
+                if not work.is_idle():
+                    await work.wait_idle()
 
     def _stalled(self) -> ClockStalledError:
         what = "\n  ".join(self._describe())
@@ -290,10 +302,11 @@ class FakeClock(Clock):
         async with self._lock():
             await self.settle()
             first = len(self.fired)
-            while (sleeper := self._next(None)) is not None:
-                await self._wake(sleeper)
-                if len(self.fired) > first:
-                    return self.fired[first]
+            with self._watched():
+                while (sleeper := self._next(None)) is not None:
+                    await self._wake(sleeper)
+                    if len(self.fired) > first:
+                        return self.fired[first]
             return None
 
     async def run_until_idle(self, *, limit: timedelta = timedelta(days=366)) -> list[Fired]:
@@ -306,12 +319,13 @@ class FakeClock(Clock):
             await self.settle()
             first, target = len(self.fired), self._monotonic + length_micros(limit)
             rings: Counter[RoomKey | None] = Counter()
-            while any(not each.is_background for each in self.pending()):
-                sleeper = self._next(target - self._monotonic)
-                if sleeper is None:
-                    raise self._endless(f"still pending after {limit}", self.pending()[0].room)
-                self._count(rings, sleeper)
-                await self._wake(sleeper)
+            with self._watched():
+                while any(not each.is_background for each in self.pending()):
+                    sleeper = self._next(target - self._monotonic)
+                    if sleeper is None:
+                        raise self._endless(f"still pending after {limit}", self.pending()[0].room)
+                    self._count(rings, sleeper)
+                    await self._wake(sleeper)
             return self.fired[first:]
 
     async def expect_quiet(self, duration: timedelta) -> None:
@@ -341,6 +355,7 @@ class FakeClock(Clock):
     def set_wall(self, when: datetime) -> None:
         """Correct the wall clock, either way; monotonic time stays. What is overdue then rings at the next move, or ``run_due``."""
         self._wall = to_micros(when)
+        self._now = from_micros(self._wall)
         self._change()
 
     # --- how it moves --------------------------------------------------------
@@ -379,11 +394,12 @@ class FakeClock(Clock):
 
     async def _move(self, target: int) -> None:
         rings: Counter[RoomKey | None] = Counter()
-        while (sleeper := self._next(target - self._monotonic)) is not None:
-            if self._left(sleeper):
-                rings.clear()
-            self._count(rings, sleeper)
-            await self._wake(sleeper)
+        with self._watched():
+            while (sleeper := self._next(target - self._monotonic)) is not None:
+                if self._left(sleeper):
+                    rings.clear()
+                self._count(rings, sleeper)
+                await self._wake(sleeper)
         self._pass(target - self._monotonic)
 
     def _count(self, rings: Counter[RoomKey | None], sleeper: _Sleeper) -> None:
@@ -415,8 +431,10 @@ class FakeClock(Clock):
         await self._settle()
 
     def _pass(self, micros: int) -> None:
-        self._wall += micros
-        self._monotonic += micros
+        if micros:
+            self._wall += micros
+            self._monotonic += micros
+            self._now = from_micros(self._wall)
 
     # --- how it moves by itself ----------------------------------------------
 
@@ -448,13 +466,14 @@ class FakeClock(Clock):
             await self.settle()
             sleeper = self._next(target - self._monotonic)
             if not self._is_awaited() or not self._sleepers:
-                self._changed = current_loop().one_shot()
+                self._changed = self._here().one_shot()
                 await self._changed.wait()
             elif sleeper is None:
                 raise self._endless(f"somebody still waits after {limit}", self.pending()[0].room)
             else:
                 async with self._lock():
-                    await self._wake(sleeper)
+                    with self._watched():
+                        await self._wake(sleeper)
 
     def _is_awaited(self) -> bool:
         return any(each.timer.room is None and not each.timer.kind for each in self._sleepers) or any(
@@ -478,25 +497,25 @@ class _Watch:
         """In real seconds."""
         self._describe = describe
         self._scopes: list[CancelScope] = []
-        self._waits = 0
+        self.waits = 0
+        """How often was waited: what goes on, if nothing else does."""
         self._loop: Loop | None = None
         self._seen: tuple[int, list[str]] | None = None
         self._unchanged = 0
 
     @contextmanager
-    def scope(self) -> Generator[CancelScope]:
-        """Open a scope for one wait; it is cancelled when nothing goes on in it."""
-        self._waits += 1
+    def scope(self, loop: Loop) -> Generator[CancelScope]:
+        """Open a scope for waits; it is cancelled when nothing goes on in it."""
+        self.waits += 1
         with CancelScope() as scope:
             self._scopes.append(scope)
-            self._arm()
+            self._arm(loop)
             try:
                 yield scope
             finally:
                 self._scopes.remove(scope)
 
-    def _arm(self) -> None:
-        loop = current_loop()
+    def _arm(self, loop: Loop) -> None:
         if self._loop is None or self._loop.token != loop.token:
             self._loop, self._unchanged = loop, 0
             loop.call_later(self.patience / 2, self._look)
@@ -506,7 +525,7 @@ class _Watch:
         loop, self._loop = self._loop, None
         if loop is None or not self._scopes:
             return
-        seen = (self._waits, self._describe())
+        seen = (self.waits, self._describe())
         self._unchanged = self._unchanged + 1 if seen == self._seen else 0
         self._seen = seen
         if self._unchanged < 2:  # noqa: PLR2004 - as the docstring says

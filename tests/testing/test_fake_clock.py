@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from partyroom import Alarm, Room, Runtime
+from partyroom._native import current_loop
 from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import ClockStalledError, EndlessTimersError, ExpectationError
 from partyroom.testing import FakeClock, FaultyBackend, Fired, Harness, Pending
@@ -457,7 +458,7 @@ async def test_a_commit_that_does_not_come_back_is_listed() -> None:
 async def test_only_a_wait_in_which_nothing_changes_is_a_stall() -> None:
     lines: list[str] = []
     watch = _Watch(3600, lambda: list(lines))
-    with watch.scope() as scope:
+    with watch.scope(current_loop()) as scope:
         for _ in range(10):
             lines.append("something")
             watch._look()
@@ -466,7 +467,7 @@ async def test_only_a_wait_in_which_nothing_changes_is_a_stall() -> None:
         assert not scope.cancel_called
         watch._look()
         assert scope.cancel_called
-    with watch.scope() as scope:
+    with watch.scope(current_loop()) as scope:
         watch._look()
     watch._look()
     watch._look()
