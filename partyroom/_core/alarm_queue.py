@@ -92,11 +92,13 @@ class AlarmQueue:
             run.popleft()
         while heap and not self.is_live(heap[0]):
             heappop(heap)
-        if not run:
-            place = heap[0] if heap else None
+        if run and not (heap and heap[0] < run[0]):
+            place = run[0]
+        elif heap:
+            place = heap[0]
         else:
-            place = heap[0] if heap and heap[0] < run[0] else run[0]
-        return None if place is None or not self._covers(place) else place
+            return None
+        return place if self._covers(place) else None
 
     def is_live(self, place: Place) -> bool:
         """Say whether a room stands here and is due now; one that is due later is moved to where it belongs."""
@@ -110,11 +112,10 @@ class AlarmQueue:
 
     def take(self) -> RoomKey:
         """Take out the room that :meth:`first` gave: it is waking from now on."""
-        place = self._run[0] if self._run else None
-        if place is None or (self._heap and self._heap[0] < place):
-            _, room = heappop(self._heap)
-        else:
+        if self._run and not (self._heap and self._heap[0] < self._run[0]):
             _, room = self._run.popleft()
+        else:
+            _, room = heappop(self._heap)
         del self._held[room]
         self._waking.add(room)
         return room

@@ -13,7 +13,10 @@ from partyroom._core.alarm_life import (
     after_success,
     catch_up,
     describe,
+    is_given_up,
+    look_at,
     new_row,
+    only_once,
     pause,
     resume,
     ring_again,
@@ -23,7 +26,7 @@ from partyroom._core.instants import HIGHEST, from_micros, to_micros
 from partyroom.errors import AlarmTimeError, DecodeError
 from partyroom.protocols import Codec
 from partyroom.recurrence import Cron, Every, Recurrence
-from partyroom.types import Alarm, AlarmRow, RetryPolicy, RoomKey
+from partyroom.types import Alarm, AlarmInfo, AlarmRow, RetryPolicy, RoomKey
 
 ROOM = RoomKey("party", "room")
 SECOND = 1_000_000
@@ -335,6 +338,42 @@ def test_any_error_has_a_text_of_bounded_length(error: Exception, text: str) -> 
     assert kept is not None
     assert kept.endswith(text)
     assert len(kept) <= 1000
+
+
+@pytest.mark.parametrize("row", [once(), hourly()])
+def test_a_failure_is_given_up_when_no_retry_is_left(row: AlarmRow) -> None:
+    assert not is_given_up(after_failure(row, ValueError(), RetryPolicy(), due(row), 2, 0.0))
+    assert is_given_up(after_failure(row, ValueError(), RetryPolicy(max_retries=0), due(row), 2, 0.0))
+
+
+def test_a_recurrence_that_its_handler_deletes_is_retried_and_does_not_go_on() -> None:
+    row = only_once(hourly())
+    assert record(row).recurrence is None
+    assert after_success(row, due(row), 2, 0.0) is None
+    assert due(row) + 2 * SECOND == due(after_failure(row, ValueError(), RetryPolicy(), due(row), 2, 0.0))
+
+
+# --- looked at ---------------------------------------------------------------
+
+
+def test_what_is_known_of_an_alarm_can_be_looked_at() -> None:
+    row = new_row(ROOM, "tea", HOURLY, NOON, number=1, payload=CODEC.encode("green"))
+    one = from_micros(NOON + HOUR)
+    assert AlarmInfo(ROOM, "tea", "pending", one, one, HOURLY, "green", 0, None) == look_at(row, CODEC)
+    retried = after_failure(once(), ValueError("no"), RetryPolicy(), NOON, 2, 0.0)
+    noon, retry = from_micros(NOON), from_micros(NOON + 2 * SECOND)
+    assert AlarmInfo(ROOM, None, "retrying", retry, noon, None, None, 1, "ValueError: no") == look_at(retried, CODEC)
+
+
+def test_an_alarm_that_does_not_ring_says_why() -> None:
+    assert ("paused", None) == (look_at(pause(once()), CODEC).status, look_at(pause(once()), CODEC).next_time)
+    kept = look_at(after_failure(once(), ValueError("no"), RetryPolicy(max_retries=0), NOON, 2, 0.0), CODEC)
+    assert ("failed", None, from_micros(NOON), 1) == (
+        kept.status,
+        kept.next_time,
+        kept.scheduled_time,
+        kept.retry_count,
+    )
 
 
 # --- steered by a host -------------------------------------------------------
