@@ -27,11 +27,13 @@ SIGPIPE: Final = 141
 
 def run() -> int:
     """Run the command that this process was started with, and give its exit code."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream, encoding, errors in (
+        (sys.stdout, None, "backslashreplace"),
+        (sys.stderr, None, "backslashreplace"),
+        (sys.stdin, "utf-8", "surrogateescape"),
+    ):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    if isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+            stream.reconfigure(encoding=encoding, errors=errors)
     try:
         return main(sys.argv[1:], _screen())
     except BrokenPipeError:

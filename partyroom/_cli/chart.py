@@ -11,8 +11,8 @@ Must never count anything.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from typing import Final, final
-from xml.sax.saxutils import escape
 
 import attrs
 
@@ -82,7 +82,7 @@ def draw(title: str, figures: str, legend: Sequence[tuple[str, str]], panels: Se
     ]
     for place, each in enumerate(panels):
         lines += _panel(each, TOP + STEP * place)
-    return "\n".join([*lines, "</svg>", ""])
+    return "\n".join([*lines, "</svg>"])
 
 
 def _legend(entries: Sequence[tuple[str, str]]) -> Iterator[str]:

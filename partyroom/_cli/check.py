@@ -61,7 +61,7 @@ async def check(arguments: Namespace, screen: Screen) -> int:
 
 
 async def _inspect(view: FileView, inspection: Inspection, screen: Screen) -> None:
-    with Progress(screen, "checking pages, thousands of steps") as progress:
+    with Progress(screen, "checking the file") as progress:
         faults = await view.faults(progress.step)
     for fault in faults:
         inspection.find("wrong", "the file", fault)
@@ -94,7 +94,7 @@ class Inspection:
     values: int = 0
     alarms: int = 0
     file_bytes: int = 0
-    _found: dict[tuple[Weight, str], tuple[str, int]] = attrs.Factory(dict)
+    _found: dict[tuple[Weight, str], tuple[str, int]] = attrs.Factory(dict[tuple[Weight, str], tuple[str, int]])
     """Where each finding was first, and how often."""
 
     @property

@@ -112,7 +112,7 @@ def _write(picture: str, path: str | None, counts: Counts, screen: Screen) -> No
     if path is None:
         screen.say(picture)
     else:
-        Path(path).write_text(picture, encoding="utf-8")
+        Path(path).write_text(f"{picture}\n", encoding="utf-8")
         screen.say(f"{path}: {_figures(counts)}")
 
 

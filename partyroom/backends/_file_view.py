@@ -222,7 +222,7 @@ class _Opened:
         self._path = path
         # A file that was closed in order has no log beside it, and to read it SQLite would make one, that it could not
         # delete. So it is told that nobody writes; should somebody begin to, that is noticed at the end.
-        self._resting = None if _status(f"{path}-wal") else _status(path)
+        self._resting = None if _status(f"{path}-wal") else _stamp(path)
         with faults_of(str(path)):
             self.connection = sqlite3.connect(
                 f"{path.as_uri()}?mode=ro{'&immutable=1' if self._resting else ''}",
@@ -239,10 +239,7 @@ class _Opened:
 
     def close(self) -> None:
         self.connection.close()
-        before, now = self._resting, _status(self._path)
-        if before is not None and (
-            now is None or (before.st_mtime_ns, before.st_size) != (now.st_mtime_ns, now.st_size)
-        ):
+        if self._resting is not None and self._resting != _stamp(self._path):
             raise BackendError(f"{self._path} was written to while it was looked at; look again")
 
 
@@ -268,6 +265,12 @@ def _status(path: str | Path) -> os.stat_result | None:
         return Path(path).stat()
     except OSError:
         return None
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Give what changes when a file is written to; ``None`` for one that is not there."""
+    status = _status(path)
+    return None if status is None else (status.st_mtime_ns, status.st_size)
 
 
 def _owner(lock: str) -> int | None:
