@@ -8,66 +8,65 @@ Promises that a caller who leaves withdraws an event that has not begun and
 changes nothing about one that has (G6), that nested events of one event run one
 at a time, and that a wait which would never end is a ``DeadlockError`` (G1).
 
-Must never run a handler of the mailbox: that is the room's worker's.
+Must never run a handler of the mailbox, which is the room's worker's, nor hold
+a room over a wait: it may have left memory meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections import deque
+from typing import Any
 
-from anyio import CancelScope
+from anyio import CancelScope, get_cancelled_exc_class
 
-from partyroom._core.mailbox import Mailbox
-from partyroom._core.output_gate import OutputGate
-from partyroom._core.units import CURRENT, Event, Unit, find_cycle, find_way_back
+from partyroom._core.units import (
+    CURRENT,
+    Event,
+    Kind,
+    Run,
+    Unit,
+    current_unit,
+    find_cycle,
+    find_way_back,
+    stems_from,
+)
+from partyroom._handlers import run_handler
 from partyroom._native import OneShot
-from partyroom._services import Services
-from partyroom.errors import DeadlockError, LimitExceededError, RoomBrokenError
-from partyroom.protocols import Room
+from partyroom._services import AwakeRoom, Services
+from partyroom.errors import DeadlockError, EventCancelledError, LimitExceededError
 from partyroom.types import RoomKey
 
-__all__ = ["CallableRoom", "arrive", "await_earlier", "perform"]
-
-Run = Callable[[Any], Awaitable[Any]]
-"""Runs a handler: takes the room's instance."""
+__all__ = ["deliver", "perform"]
 
 
-class CallableRoom(Protocol):
-    """A room as its callers see it."""
-
-    key: RoomKey
-    running: Event | None
-    services: Services
-    mailbox: Mailbox
-    gate: OutputGate
-    instance: Room | None
-
-    def post(self, event: Event, /) -> bool:
-        """Let an event wait; say whether the mailbox had a place for it."""
-        ...
-
-    def seal(self, event: Event, /) -> None:
-        """Let an event leave when everything before it is durable."""
-        ...
-
-
-async def perform(room: CallableRoom, kind: str, name: str, run: Run, subject: object = None) -> Any:  # noqa: ANN401 - the handler's own result
-    """Have ``run`` run as an event of ``room``, and give its result."""
-    unit = CURRENT.get()
-    if unit is not None and unit.is_live:
-        back = find_way_back(unit, room)
-        if back is not None:
-            return await _nest(room, back, unit, Event(room, kind, name, run, parent=back, caller=unit))
-        return await _call(room, unit, Event(room, kind, name, run, caller=unit), subject)
+async def perform(services: Services, key: RoomKey, kind: Kind, name: str, run: Run, *, subject: object = None) -> Any:  # noqa: ANN401 - the handler's own result
+    """Have ``run`` run as an event of a room, and give its result."""
+    unit = current_unit()
+    if unit is not None:
+        return await _call(services, unit, key, kind, name, run, subject)
+    if services.loop.stir is not None:
+        await _arrive(services)
+    room = services.keeper.room(key)
     event = Event(room, kind, name, run)
     event.subject = subject
-    if room.services.loop.stir is not None:
-        await arrive(room.services)
     return await _ask(room, event)
 
 
-async def arrive(services: Services) -> None:
+async def deliver(services: Services, key: RoomKey, run: Run, subject: object) -> None:
+    """Have a client's message wait in a room's mailbox; return when it has a place there (G6)."""
+    unit = current_unit()
+    if unit is not None:
+        await _await_earlier(unit)
+    elif services.loop.stir is not None:
+        await _arrive(services)
+    room = services.keeper.room(key)
+    event = Event(room, "message", "on_message", run)
+    event.subject = subject
+    if not room.post(event):
+        await _wait_outside(room, event, unit)
+
+
+async def _arrive(services: Services) -> None:
     """Let other callers go first, as often as a test of many orders likes; counted, so that time stands still meanwhile."""
     stir = services.loop.stir
     assert stir is not None
@@ -78,7 +77,10 @@ async def arrive(services: Services) -> None:
         services.work.give()
 
 
-async def _ask(room: CallableRoom, event: Event) -> Any:  # noqa: ANN401
+# --- through the mailbox -----------------------------------------------------
+
+
+async def _ask(room: AwakeRoom, event: Event) -> Any:  # noqa: ANN401 - the handler's own result
     """Let an event wait in the mailbox, and wait for its reply."""
     reply: OneShot[Any] = room.services.loop.one_shot()
     event.reply = reply
@@ -86,92 +88,147 @@ async def _ask(room: CallableRoom, event: Event) -> Any:  # noqa: ANN401
     try:
         return await room.services.work.wait(reply)
     except BaseException:
-        if not event.begun:
-            room.mailbox.withdraw(event)
+        if not reply.done:
+            # Nobody hears of the outcome any more: an error is the log's.
+            event.reply = None
+            room.withdraw(event)
         raise
 
 
-async def _call(room: CallableRoom, unit: Unit, event: Event, subject: object) -> Any:  # noqa: ANN401
-    """Call another room from inside an event."""
+async def _wait_outside(room: AwakeRoom, event: Event, unit: Unit | None) -> None:
+    """Wait until an event has a place in a full mailbox."""
+    place: OneShot[None] = room.services.loop.one_shot()
+    event.reply = place
+    try:
+        if unit is None:
+            await room.services.work.wait(place)
+        else:
+            await _wait_linked(room, event, unit)
+    except BaseException:
+        if not place.done:
+            room.withdraw(event)
+        raise
+
+
+async def _wait_linked(room: AwakeRoom, event: Event, unit: Unit) -> None:
+    _check_cycle(unit, room.running)
+    _link(unit, event)
+    try:
+        await room.services.work.wait(event.reply)
+    finally:
+        _unlink(unit, event)
+
+
+async def _call(  # noqa: PLR0917 - what makes an event, once the room may be asked
+    services: Services, unit: Unit, key: RoomKey, kind: Kind, name: str, run: Run, subject: object
+) -> Any:  # noqa: ANN401 - the handler's own result
+    """Call a room from inside an event: another one, or one that waits along the chain of this event's callers."""
+    _check_depth(services, unit, f"{key} {name}")
+    if unit.place is not services.keeper.awake(key):
+        await _await_earlier(unit)
+    back = None if kind == "connect" else _way_back(services, unit, key)
+    if back is not None:
+        return await _nest(services, Event(back.place, kind, name, run, parent=back, caller=unit), unit, back)
+    room = services.keeper.room(key)
+    event = Event(room, kind, name, run, caller=unit)
     event.subject = subject
-    _check_depth(room, event)
-    await await_earlier(unit)
-    _check_cycle(room, unit, room.running)
-    caller = unit.event
-    _link(caller, event)
+    _check_cycle(unit, room.running)
+    _link(unit, event)
     try:
         return await _ask(room, event)
     except BaseException:
         event.waiting = False
-        await _await_nested(room.services, caller)
+        await _await_nested(unit, event)
         raise
     finally:
-        _unlink(caller, event)
+        _unlink(unit, event)
 
 
-async def await_earlier(unit: Unit) -> None:
+async def _await_earlier(unit: Unit) -> None:
     """Wait until all earlier events of the caller's room are durable: a call is an output (G4)."""
-    home: Any = unit.place
+    home = _room_of(unit)
     if home.gate.is_open:
         return
-    barrier = Event(home, "barrier", "call")
     reply: OneShot[None] = home.services.loop.one_shot()
+    barrier = Event(home, "barrier", "call")
     barrier.reply = reply
     home.seal(barrier)
     await home.services.work.wait(reply)
 
 
-async def _nest(room: CallableRoom, back: Unit, unit: Unit, event: Event) -> Any:  # noqa: ANN401
+def _room_of(unit: Unit) -> AwakeRoom:
+    """Give the room of a unit whose code runs now: so it is awake."""
+    room: Any = unit.place
+    return room  # type: ignore[no-any-return]
+
+
+def _way_back(services: Services, unit: Unit, key: RoomKey) -> Unit | None:
+    room = services.keeper.awake(key)
+    return None if room is None else find_way_back(unit, room)
+
+
+# --- along one's own chain ---------------------------------------------------
+
+
+async def _nest(services: Services, event: Event, unit: Unit, back: Unit) -> Any:  # noqa: ANN401 - the handler's own result
     """Run a call that came back along its own chain, in the event that waits for it."""
-    _check_depth(room, event)
-    host, caller = back.event, unit.event
-    _link(caller, event)
+    host = back.event
+    _link(unit, event)
     try:
-        await _take_turn(room, host, event, unit)
+        await _take_turn(services, host, event, unit)
         try:
-            return await _run_nested(room, back, event)
+            return await _run_nested(event, back)
         finally:
             _pass_turn(host)
     finally:
-        _unlink(caller, event)
+        _unlink(unit, event)
 
 
-async def _run_nested(room: CallableRoom, back: Unit, event: Event) -> Any:  # noqa: ANN401
-    """Run a nested handler in a savepoint; shielded, since its writes are half of somebody else's event."""
+async def _run_nested(event: Event, back: Unit) -> Any:  # noqa: ANN401 - the handler's own result
+    """Run a nested handler in a savepoint: shielded, since its writes are half of somebody else's event."""
+    room, root = _room_of(event), event.root
+    result: Any = None
     event.begun = True
     token = CURRENT.set(event)
     try:
-        with CancelScope(shield=True):
-            assert event.run is not None
-            result = await event.run(room.instance)
+        with CancelScope(shield=True) as scope:
+            event.stop = scope.cancel
+            if root.cut is None:
+                result = await run_handler(event, room)
+    except Exception:
+        if root.cut is None:
+            raise
+    except get_cancelled_exc_class() as error:
+        if root.cut is None:
+            message = f"{event} was cancelled by its own code"
+            raise EventCancelledError(message) from error
     finally:
         event.open = False
         CURRENT.reset(token)
-    if event.root.cut is not None:
-        message = f"{room.key}: the event that {event.name} returned to was ended: {event.root.cut}"
-        raise RoomBrokenError(message) from event.root.cut
+    if root.cut is not None:
+        raise root.cut_again()
     event.merge_into(back)
     return result
 
 
-async def _take_turn(room: CallableRoom, host: Event, event: Event, unit: Unit) -> None:
+async def _take_turn(services: Services, host: Event, event: Event, unit: Unit) -> None:
     """Wait until no other nested event runs in ``host``."""
     if host.nested is None:
         host.nested = event
         return
-    _check_cycle(room, unit, host.nested)
-    turn: OneShot[None] = room.services.loop.one_shot()
+    _check_cycle(unit, host.nested)
+    turn: OneShot[None] = services.loop.one_shot()
+    entry = (event, turn)
     if host.turns is None:
-        host.turns = []
-    waiter = (event, turn)
-    host.turns.append(waiter)
+        host.turns = deque()
+    host.turns.append(entry)
     try:
-        await room.services.work.wait(turn)
+        await services.work.wait(turn)
     except BaseException:
         if turn.done:
             _pass_turn(host)
         else:
-            host.turns.remove(waiter)
+            host.turns.remove(entry)
         raise
 
 
@@ -179,41 +236,54 @@ def _pass_turn(host: Event) -> None:
     """Let the next nested event of ``host`` run, or nobody; tell those on the way who only wait for the end of this one."""
     host.nested = None
     while host.turns and host.nested is None:
-        host.nested, turn = host.turns.pop(0)
+        host.nested, turn = host.turns.popleft()
         turn.set(None)
 
 
-async def _await_nested(services: Services, caller: Event) -> None:
-    """After a cancelled call: wait for what it left running inside the caller, so that never two pieces of one event run at once."""
-    if caller.nested is None:
-        return
-    turn: OneShot[None] = services.loop.one_shot()
-    if caller.turns is None:
-        caller.turns = []
-    caller.turns.append((None, turn))
-    with CancelScope(shield=True):
-        await services.work.wait(turn)
+async def _await_nested(unit: Unit, call: Event) -> None:
+    """After a cancelled call: wait for what it left running inside the caller's own event.
+
+    Else two pieces of one event would run at once, one of them in a savepoint that nobody waits for.
+    """
+    host, home = unit.event, _room_of(unit)
+    while _has_left(host, call):
+        turn: OneShot[None] = home.services.loop.one_shot()
+        if host.turns is None:
+            host.turns = deque()
+        host.turns.appendleft((None, turn))
+        with CancelScope(shield=True):
+            await home.services.work.wait(turn)
 
 
-def _link(caller: Event, event: Event) -> None:
+def _has_left(host: Event, call: Event) -> bool:
+    nested = [host.nested, *(event for event, _ in host.turns or ())]
+    return any(event is not None and stems_from(event, call) for event in nested)
+
+
+# --- what may not be waited for ----------------------------------------------
+
+
+def _link(unit: Unit, event: Event) -> None:
+    """Let it be known that code of ``unit`` waits for ``event``."""
+    caller = unit.event
     if caller.calls is None:
         caller.calls = []
     caller.calls.append(event)
 
 
-def _unlink(caller: Event, event: Event) -> None:
+def _unlink(unit: Unit, event: Event) -> None:
     event.waiting = False
-    assert caller.calls is not None
-    caller.calls.remove(event)
+    assert unit.event.calls is not None
+    unit.event.calls.remove(event)
 
 
-def _check_depth(room: CallableRoom, event: Event) -> None:
-    limit = room.services.limits.call_depth
-    if event.depth > limit:
-        raise LimitExceededError("call_depth", event.depth, limit, str(event))
+def _check_depth(services: Services, unit: Unit, where: str) -> None:
+    depth, limit = unit.event.depth + 1, services.limits.call_depth
+    if depth > limit:
+        raise LimitExceededError("call_depth", depth, limit, where)
 
 
-def _check_cycle(room: CallableRoom, unit: Unit, target: Event | None) -> None:
+def _check_cycle(unit: Unit, target: Event | None) -> None:
     cycle = find_cycle(unit, target)
     if cycle is not None:
-        raise DeadlockError((*map(str, cycle), str(room.key)))
+        raise DeadlockError(tuple(map(str, cycle)))

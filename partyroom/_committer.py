@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Protocol, final
 
+from anyio import get_cancelled_exc_class
+
 from partyroom._core.units import Writes
 from partyroom._native import Loop, OneShot
 from partyroom._workers import Job, Worker
-from partyroom.errors import CommitError
+from partyroom.errors import BackendError, CommitError
 from partyroom.protocols import StorageBackend
 from partyroom.types import Commit, RoomKey
 
@@ -36,7 +38,7 @@ class CommittingRoom(Protocol):
         """Hear that everything up to the commit of this number is durable."""
         ...
 
-    def refused(self, error: Exception, /) -> None:
+    def refused(self, error: BaseException, /) -> None:
         """Hear that a commit was refused, or that its outcome is unknown: whatever waits of this room is dropped."""
         ...
 
@@ -45,14 +47,16 @@ class CommittingRoom(Protocol):
 class _Batch:
     """What waits of one room: the writes of one event, or of several in a row."""
 
-    __slots__ = ("number", "parts", "release", "room", "writes")
+    __slots__ = ("_is_answered", "_release", "number", "parts", "room", "writes")
 
     def __init__(self, room: CommittingRoom, writes: Writes, number: int, *, release: bool = False) -> None:
         self.room = room
         self.writes = writes
         self.number = number
         self.parts: list[tuple[Writes, int]] | None = None
-        self.release = release
+        """The writes of each event, if they are of several."""
+        self._release = release
+        self._is_answered = False
 
     def add(self, writes: Writes, number: int) -> None:
         """Lay a later event's writes over these."""
@@ -66,11 +70,28 @@ class _Batch:
 
     def commit(self) -> Commit:
         room, writes = self.room, self.writes
-        return Commit(room.key, room.fence, writes.values, writes.alarms, writes.clear, self.release)
+        return Commit(room.key, room.fence, writes.values, writes.alarms, writes.clear, self._release)
 
     def split(self) -> list[_Batch]:
         """Give the same writes event by event."""
         return [_Batch(self.room, writes, number) for writes, number in self.parts or ()] or [self]
+
+    def confirm(self) -> None:
+        """Hear that it is durable."""
+        self._is_answered = True
+        # Who slept in between does not care: either way the old claim has ended.
+        if not self._release:
+            self.room.stored(self.number)
+
+    def refuse(self, error: BaseException) -> None:
+        """Hear that it is not, or that nobody knows; harmless once it is answered."""
+        if not self._is_answered and not self._release:
+            self.room.refused(error)
+        self._is_answered = True
+
+    def settle(self) -> None:
+        """Hear that each of its parts was answered for itself."""
+        self._is_answered = True
 
 
 @final
@@ -101,31 +122,43 @@ class _Step:
 class Committer:
     """Groups what rooms hand in, and has it committed."""
 
-    def __init__(self, backend: StorageBackend, loop: Loop, submit: Callable[[Job], None]) -> None:
+    def __init__(
+        self,
+        backend: StorageBackend,
+        loop: Loop,
+        submit: Callable[[Job], None],
+        fail: Callable[[BaseException], None],
+    ) -> None:
         self._backend = backend
         self._loop = loop
         self._submit = submit
+        self._fail = fail
+        """Is told of what is no failure of a commit: an interrupt that came while one was made."""
         self._waiting: dict[CommittingRoom, _Batch] = {}
-        self._busy = False
-        self._asked = False
+        self._is_busy = False
+        self._is_asked = False
+        self._is_abandoned = False
         self._quiet: list[OneShot[None]] = []
         self.commits = 0
         """How many commits the backend was asked for."""
         self.groups = 0
         """In how many calls."""
 
+    # --- what rooms hand in --------------------------------------------------
+
     def add(self, room: CommittingRoom, writes: Writes, number: int) -> None:
-        """Have an event's writes committed, behind those of the same room that wait already."""
+        """Have an event's writes committed, behind those of the same room that wait already. Somebody has to ``begin``."""
         batch = self._waiting.get(room)
-        if batch is None:
-            self._waiting[room] = _Batch(room, writes, number)
-        else:
+        if batch is not None:
             batch.add(writes, number)
+        elif not self._is_abandoned:
+            self._waiting[room] = _Batch(room, writes, number)
 
     def add_release(self, room: CommittingRoom) -> None:
         """Have a room's claim ended, when it has gone to sleep and has nothing else waiting."""
-        self._waiting[room] = _Batch(room, Writes(), 0, release=True)
-        self.call_worker()
+        if not self._is_abandoned:
+            self._waiting[room] = _Batch(room, Writes(), 0, release=True)
+            self.call_worker()
 
     def drop(self, room: CommittingRoom) -> None:
         """Forget what waits of a room that broke: it was computed on what is not stored."""
@@ -133,17 +166,20 @@ class Committer:
 
     def abandon(self) -> None:
         """Commit nothing more: a crash was asked for."""
+        self._is_abandoned = True
         self._waiting = {}
 
+    # --- who sees to it ------------------------------------------------------
+
     def call_worker(self) -> None:
-        """Have a worker see to what waits, for those who are no workers themselves."""
-        if self._waiting and not self._busy and not self._asked:
-            self._asked = True
+        """Have a worker see to what waits, for those who are no workers themselves, or do not leave their event yet."""
+        if self._waiting and not self._is_busy and not self._is_asked:
+            self._is_asked = True
             self._submit(self)
 
     async def work(self, _worker: Worker) -> None:
         """See to what waits."""
-        self._asked = False
+        self._is_asked = False
         rest = self.begin()
         if rest is not None:
             await rest
@@ -154,39 +190,46 @@ class Committer:
         A backend that does not wait (memory) is done on return. Else the rest is given, to be awaited in the very task
         that called: so a lone commit costs no further task, and no switch to one.
         """
-        if self._busy or not self._waiting:
+        if self._is_busy or not self._waiting:
             return None
-        self._busy = True
+        self._is_busy = True
         while self._waiting:
             group = self._take()
-            iterator: Any = self._backend.commit([batch.commit() for batch in group]).__await__()
-            try:
-                first = next(iterator)
-            except StopIteration as done:
-                again = self._answer(group, done.value)
-            except Exception:  # noqa: BLE001 - answered one by one
-                again = group
-            else:
-                return self._go_on(group, _Step(iterator, first))
-            if again:
-                return self._go_on(again, None)
+            step = self._step(group)
+            if step is not None:
+                return self._go_on(group, step)
         self._end_turn()
         return None
 
-    def _end_turn(self) -> None:
-        self._busy = False
-        if self._quiet:
-            quiet, self._quiet = self._quiet, []
-            for shot in quiet:
-                shot.set(None)
+    def _step(self, group: list[_Batch]) -> Awaitable[None] | None:
+        """Ask the backend for a group; give what is left to be awaited, if it did not answer at once."""
+        try:
+            iterator = self._backend.commit([batch.commit() for batch in group]).__await__()
+            first = next(iterator)
+        except StopIteration as done:
+            again = self._answer(group, done.value)
+        except Exception:  # noqa: BLE001 - nothing is known of any of them: each is asked for again, apart
+            again = group
+        except BaseException as error:  # noqa: BLE001 - handed on
+            self._give_up(group, error)
+            return None
+        else:
+            return self._hear(group, _Step(iterator, first))
+        return self._ask_apart(again) if again else None
 
-    async def wait_quiet(self) -> None:
-        """Return when nothing waits and no commit is going on."""
-        while self._waiting or self._busy:
-            shot: OneShot[None] = self._loop.one_shot()
-            self._quiet.append(shot)
-            self.call_worker()
-            await shot.wait()
+    async def _go_on(self, group: list[_Batch], step: Awaitable[None]) -> None:
+        """See a group through, and then those that gathered meanwhile."""
+        try:
+            await step
+            while self._waiting:
+                group = self._take()
+                await self._hear(group)
+        except BaseException as error:
+            self._give_up(group, error)
+            if isinstance(error, get_cancelled_exc_class()):
+                raise
+        finally:
+            self._end_turn()
 
     def _take(self) -> list[_Batch]:
         group = list(self._waiting.values())
@@ -195,58 +238,80 @@ class Committer:
         self.groups += 1
         return group
 
-    async def _go_on(self, group: list[_Batch], step: Awaitable[Any] | None) -> None:
-        """See a group through, and then those that gathered meanwhile."""
-        try:
-            again = group if step is None else await self._ask(group, step)
-            while True:
-                for batch in again:
-                    await self._ask_apart(batch)
-                if not self._waiting:
-                    return
-                group = self._take()
-                again = await self._ask(group, self._backend.commit([batch.commit() for batch in group]))
-        finally:
-            self._end_turn()
+    def _end_turn(self) -> None:
+        self._is_busy = False
+        # Whatever gathered while this turn came to a bad end.
+        self.call_worker()
+        quiet, self._quiet = self._quiet, []
+        for shot in quiet:
+            shot.set(None)
 
-    async def _ask(self, group: list[_Batch], answers: Awaitable[Sequence[CommitError | None]]) -> list[_Batch]:
-        """Hear a group's answers; give those that are to be tried again apart."""
+    async def wait_quiet(self) -> None:
+        """Return when nothing waits and no commit is going on."""
+        while self._waiting or self._is_busy:
+            shot: OneShot[None] = self._loop.one_shot()
+            self._quiet.append(shot)
+            self.call_worker()
+            await shot.wait()
+
+    # --- what the backend answers --------------------------------------------
+
+    async def _hear(self, group: list[_Batch], step: _Step | None = None) -> None:
+        """Have a group committed, or go on with that, and tell the rooms."""
         try:
-            return self._answer(group, await answers)
-        except Exception:  # noqa: BLE001 - answered one by one
-            return group
+            given = await (step or self._backend.commit([batch.commit() for batch in group]))
+        except Exception:  # noqa: BLE001 - nothing is known of any of them: each is asked for again, apart
+            again = group
+        else:
+            again = self._answer(group, given)
+        await self._ask_apart(again)
 
     def _answer(self, group: list[_Batch], answers: Sequence[CommitError | None]) -> list[_Batch]:
-        if len(answers) != len(group):
+        """Tell the rooms what became of a group; give those of whom nothing is known yet."""
+        if not _are_answers(answers, len(group)):
             return group
-        again = []
+        again: list[_Batch] = []
         for batch, error in zip(group, answers, strict=True):
-            if batch.release:
-                # The room sleeps, or has been claimed anew since: either way the old claim has ended.
-                continue
             if error is None:
-                batch.room.stored(batch.number)
-            elif batch.parts is not None:
-                again.append(batch)
+                batch.confirm()
+            elif batch.parts is None:
+                batch.refuse(error)
             else:
-                batch.room.refused(error)
+                again.append(batch)
         return again
 
-    async def _ask_apart(self, batch: _Batch) -> None:
-        """Try a batch again alone, its events one by one and in order, up to the first that is refused."""
-        if batch.release:
-            await self._ask_one(batch)
-            return
-        for part in batch.split():
-            error = await self._ask_one(part)
-            if error is not None:
-                part.room.refused(error)
-                return
-            part.room.stored(part.number)
+    async def _ask_apart(self, again: list[_Batch]) -> None:
+        """Try batches again alone, the events of each one by one and in order, up to the first that is refused."""
+        for batch in again:
+            for part in batch.split():
+                error = await self._ask_one(part)
+                if error is not None:
+                    part.refuse(error)
+                    break
+                part.confirm()
+            batch.settle()
 
     async def _ask_one(self, batch: _Batch) -> Exception | None:
         try:
-            (error,) = await self._backend.commit([batch.commit()])
+            answers = await self._backend.commit([batch.commit()])
         except Exception as raised:  # noqa: BLE001 - told to the room
             return raised
-        return error
+        if not _are_answers(answers, 1):
+            message = f"the backend answered one commit with {answers!r}"
+            return BackendError(message)
+        return answers[0]
+
+    def _give_up(self, group: list[_Batch], error: BaseException) -> None:
+        """Tell the rooms of a group that nobody will know what became of it, but for those that know already (G5)."""
+        for batch in group:
+            batch.refuse(error)
+        if not isinstance(error, get_cancelled_exc_class()):
+            self._fail(error)
+
+
+def _are_answers(answers: Any, number: int) -> bool:  # noqa: ANN401 - whatever a plug-in gives
+    """Say whether a backend's answers are such: one that breaks its contract must not break the rooms' order."""
+    try:
+        return len(answers) == number and all(error is None or isinstance(error, Exception) for error in answers)
+    except TypeError:
+        return False

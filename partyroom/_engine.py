@@ -16,13 +16,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
-from functools import partial
 from logging import Logger
-from random import Random
+from random import Random  # noqa: TID251 - the type of what is given
 from typing import Any, Final, final
 
 import attrs
-from anyio import CancelScope
+from anyio import CancelScope, get_cancelled_exc_class
+from anyio.abc import TaskGroup
 
 from partyroom._alarm_loop import AlarmLoop
 from partyroom._committer import Committer
@@ -32,24 +32,23 @@ from partyroom._core.units import CURRENT, Event
 from partyroom._native import Loop, OneShot
 from partyroom._room_clock import ClockParts, microseconds
 from partyroom._room_runner import RoomRunner
-from partyroom._services import Keeper, Probe, RoomFactory, Services
+from partyroom._services import AwakeRoom, Keeper, Probe, RoomFactory, Services
 from partyroom._timers import Entry, Timers
-from partyroom._work import Work
+from partyroom._work import HOLDER, Work
 from partyroom._workers import Workers
 from partyroom.connections import Connections, RoomConnection
 from partyroom.errors import ConnectionClosedError, RuntimeClosedError
 from partyroom.protocols import AlarmScheduler, Clock, Codec, Party, StorageBackend, Upcoming
 from partyroom.types import AlarmCursor, AlarmRow, Limits, RingFailure, RingReport, RoomKey, Statistics, Timer
 
-__all__ = ["Engine", "Settings", "StartTask"]
+__all__ = ["Engine", "Settings"]
 
 GOING_AWAY: Final = 1001
 """The close code of an end-point that goes away (RFC 6455, 7.4.1)."""
+SERVICE_RESTART: Final = 1012
+"""The close code of an end-point that comes back (RFC 6455's registry: Service Restart)."""
 LONGEST_BACK_OFF: Final = 10
 """A room that cannot be woken for its alarm is tried again after 2, 4, 8 ... and at most 1,024 seconds."""
-
-StartTask = Callable[..., object]
-"""Starts a task: ``task_group.start_soon``."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -71,39 +70,45 @@ class Settings:
     log: Logger
     probe: Probe | None = None
 
+
 @final
 class Engine(Keeper):
-    """One run of a runtime."""
+    """One run of a runtime. Its tasks are shielded from the host's cancellation: they end when it has closed."""
 
-    def __init__(
-        self, settings: Settings, parties: Mapping[str, Party], loop: Loop, start_task: StartTask
-    ) -> None:
+    def __init__(self, settings: Settings, parties: Mapping[str, Party], loop: Loop, tasks: TaskGroup) -> None:
         self._settings = settings
         self._parties = parties
-        self._start_task = start_task
+        self._tasks = tasks
         self._context: Context = copy_context()
-        # Set once, so that a worker's context is the same before and after an event.
+        # The runtime may be entered by code of another one's room. Set once: a worker's context stays the same over events.
         self._context.run(CURRENT.set, None)
+        self._context.run(HOLDER.set, None)
         self._rooms: dict[RoomKey, RoomRunner] = {}
         self._connections: dict[RoomKey, Connections] = {}
-        self._idle: dict[RoomRunner, int] = {}
+        self._idle: dict[AwakeRoom, int] = {}
         self._sweeper: Entry | None = None
         self._busy = 0
-        self._drained: OneShot[None] | None = None
+        self._rested: OneShot[None] | None = None
         self._failed_starts: dict[RoomKey, int] = {}
         self._told: set[object] = set()
-        self._scheduling = CancelScope()
+        self._machinery: list[CancelScope] = []
+        self._scheduling = CancelScope(shield=True)
         self.loop = loop
         self.closing = False
+        """Whether nothing new is taken from hosts."""
+        self._is_over = False
+        """Whether nothing new is taken from rooms either."""
+        self.error: BaseException | None = None
+        """What ended the runtime, if it was no host's doing."""
         self.alarm_listener: Callable[[RoomKey, datetime | None], None] | None = None
         """Hears of every alarm that was stored, moved or deleted; for tests."""
         self.work = Work(loop)
-        self.workers = Workers(loop, self._spawn_worker)
-        self._committer = Committer(settings.backend, loop, self.workers.submit)
+        self.workers = Workers(loop, self.work, self._start)
+        self._committer = Committer(settings.backend, loop, self.workers.submit, self.fail)
         clock = settings.clock
         self._monotonic = Timers(loop, self.work, self._ticks, self._sleep)
         self._wall = Timers(loop, self.work, lambda: to_micros(clock.now()), self._sleep_until)
-        self._services = Services(
+        self.services = Services(
             loop=loop,
             work=self.work,
             clock=ClockParts(clock, loop, self.work, self._monotonic, self._wall),
@@ -130,20 +135,42 @@ class Engine(Keeper):
 
     def start(self) -> None:
         """Start the tasks that run as long as the engine does."""
-        for task in (self._monotonic.run, self._wall.run, self._run_scheduler):
-            self._start_task(task)
-
-    async def _run_scheduler(self) -> None:
+        self._keep_running(self._monotonic.run, CancelScope(shield=True))
+        self._keep_running(self._wall.run, CancelScope(shield=True))
         if self._scheduler is not None:
-            with self._scheduling:
-                await self._scheduler.run(self._wake, self._upcoming)
+            scheduler = self._scheduler
+            self._keep_running(lambda: scheduler.run(self._wake, self._upcoming), self._scheduling)
 
-    def _spawn_worker(self, main: Callable[..., Awaitable[None]], job: object) -> None:
-        # In the runtime's own context: a worker outlives whoever happened to need it.
-        self._context.copy().run(self._start_task, main, job)
+    def _keep_running(self, run: Callable[[], Awaitable[None]], scope: CancelScope) -> None:
+        async def run_in_scope() -> None:
+            with scope:
+                await run()
+
+        # Noted down before the task begins: the runtime may be left before that.
+        self._machinery.append(scope)
+        self._start(run_in_scope)
+
+    def _start(self, fn: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Start a task in the runtime's own context: it outlives whoever happened to need it."""
+        self._context.copy().run(self._spawn, fn, args)
 
     def _spawn(self, fn: Callable[..., Awaitable[None]], args: tuple[object, ...]) -> None:
-        self._start_task(fn, *args)
+        self._tasks.start_soon(self._guard, fn, args)
+
+    async def _guard(self, fn: Callable[..., Awaitable[None]], args: tuple[object, ...]) -> None:
+        """Let nothing out of a task that would end its siblings before the runtime has closed."""
+        try:
+            await fn(*args)
+        except get_cancelled_exc_class():
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised again when the runtime is left
+            self.fail(error)
+
+    def fail(self, error: BaseException, /) -> None:
+        """End the runtime by an error that is none of a room: the body of its ``async with`` is cancelled, and it is raised there."""
+        if self.error is None:
+            self.error = error
+            self._tasks.cancel_scope.cancel()
 
     def _ticks(self) -> int:
         return round(self._settings.clock.monotonic() * 1_000_000)
@@ -161,19 +188,29 @@ class Engine(Keeper):
         """All parties, by name."""
         return self._parties
 
-    def room(self, key: RoomKey) -> RoomRunner:
-        """Give the room of a key, awake from now on: looked up and entered without a wait in between."""
+    def check_accepts(self) -> None:
+        """Raise :class:`RuntimeClosedError` if nothing is taken any more from the code that asks."""
+        if self.closing and (self._is_over or not self.work.is_counted_here()):
+            message = "the runtime is closing"
+            raise RuntimeClosedError(message)
+
+    def room(self, key: RoomKey, /) -> RoomRunner:
+        """Give the room of a key, awake from now on, to post something at once: whoever waits first asks again."""
+        self.check_accepts()
+        return self._room(key)
+
+    def _room(self, key: RoomKey) -> RoomRunner:
         room = self._rooms.get(key)
         if room is None:
             connections = self._connections.get(key)
             if connections is None:
                 connections = Connections(key, self._connection_left)
-            room = RoomRunner(key, self._services, self._settings.factories[key.party], connections)
+            self._bound_awake(1)
+            room = RoomRunner(key, self.services, self._settings.factories[key.party], connections)
             self._rooms[key] = room
-            self._bound_awake()
         return room
 
-    def awake(self, key: RoomKey) -> RoomRunner | None:
+    def awake(self, key: RoomKey, /) -> RoomRunner | None:
         """Give the room of a key if it is awake."""
         return self._rooms.get(key)
 
@@ -181,18 +218,21 @@ class Engine(Keeper):
         """Give the rooms in memory."""
         return list(self._rooms.values())
 
-    def room_busy(self, room: RoomRunner, /) -> None:
+    def room_busy(self, room: AwakeRoom, /) -> None:
         """Hear that a room has something to do."""
         self._busy += 1
         self._idle.pop(room, None)
 
-    def room_rests(self, room: RoomRunner, /) -> None:
+    def room_rests(self, _room: AwakeRoom, /) -> None:
         """Hear that a room has nothing to do for now."""
         self._busy -= 1
-        if self._drained is not None and not self._busy:
-            self._drained.set(None)
+        self._look_for_rest()
 
-    def room_may_sleep(self, room: RoomRunner, /) -> None:
+    def task_ended(self) -> None:
+        """Hear that a background task of some room has ended."""
+        self._look_for_rest()
+
+    def room_may_sleep(self, room: AwakeRoom, /) -> None:
         """Hear that nothing keeps a resting room awake: it sleeps later, or at once if only its alarm had woken it."""
         if self.closing or room in self._idle:
             return
@@ -203,9 +243,9 @@ class Engine(Keeper):
         self._idle[room] = self._ticks()
         if self._sweeper is None:
             self._plan_sweep()
-        self._bound_awake()
+        self._bound_awake(0)
 
-    def _rings_soon(self, room: RoomRunner) -> bool:
+    def _rings_soon(self, room: AwakeRoom) -> bool:
         due = room.state.next_due()
         return due is not None and due - self._settings.clock.now() < self._settings.idle_timeout
 
@@ -225,11 +265,12 @@ class Engine(Keeper):
             self.put_to_sleep(room)
         self._plan_sweep()
 
-    def put_to_sleep(self, room: RoomRunner) -> bool:
+    def put_to_sleep(self, room: AwakeRoom) -> bool:
         """Let a room leave memory, if nothing keeps it awake; say whether it did."""
-        if not room.may_sleep:
-            return False
+        # One that may not, after all, is told of again as soon as it may.
         self._idle.pop(room, None)
+        if not room.may_sleep or self._rooms.get(room.key) is not room:
+            return False
         del self._rooms[room.key]
         if len(room.connections):
             self._connections[room.key] = room.connections
@@ -238,25 +279,27 @@ class Engine(Keeper):
         room.sleep()
         return True
 
-    def _bound_awake(self) -> None:
+    def _bound_awake(self, coming: int) -> None:
         limit = self._settings.max_awake
-        while limit is not None and len(self._rooms) > limit and self._idle:
+        while limit is not None and len(self._rooms) + coming > limit and self._idle:
             self.put_to_sleep(next(iter(self._idle)))
 
     def _connection_left(self, connection: RoomConnection, code: int, reason: str, was_clean: bool) -> None:  # noqa: FBT001
         if not self.closing:
-            self.room(connection.room).post_close(connection, code, reason, was_clean)
+            self._room(connection.room).post_close(connection, code, reason, was_clean=was_clean)
 
     # --- errors --------------------------------------------------------------
 
     def event_failed(self, event: Event, error: BaseException, /) -> None:
         """Log an error that nobody else will hear of."""
-        heard = event.reply is not None and event.kind != "message"
+        heard = (event.reply is not None and event.kind != "message") or isinstance(error, RuntimeClosedError)
         if self._settings.probe is not None:
             self._settings.probe.event_failed(event, error, heard=heard)
         if heard:
             return
-        self._settings.log.error("%s failed", event, exc_info=error, extra={"room": str(event.place.key), "event": event.name})
+        self._settings.log.error(
+            "%s failed", event, exc_info=error, extra={"room": str(event.place.key), "event": event.name}
+        )
 
     # --- alarms --------------------------------------------------------------
 
@@ -280,13 +323,15 @@ class Engine(Keeper):
         """Say once for each class that an alarm of it waits."""
         if room_type not in self._told:
             self._told.add(room_type)
-            self._settings.log.warning("%s: an alarm is due, but %s has no on_alarm; it waits", room, room_type.__name__)
+            self._settings.log.warning(
+                "%s: an alarm is due, but %s has no on_alarm; it waits", room, room_type.__name__
+            )
         if self._scheduler is not None:
             self._scheduler.changed(room, None)
 
     def _wake(self, key: RoomKey) -> None:
         if not self.closing:
-            self.room(key).ring()
+            self._room(key).ring()
 
     async def _upcoming(self, after: Upcoming | None, limit: int) -> Sequence[Upcoming]:
         cursor = None if after is None else AlarmCursor(to_micros(after.due), after.room, after.name)
@@ -323,7 +368,7 @@ class Engine(Keeper):
             if len(ringing) == self._settings.limits.max_waking:
                 rung += await self._hear(*ringing.popleft(), failed)
             reply: OneShot[Any] = self.loop.one_shot()
-            self.room(row.room).ring(row, reply=reply)
+            self._room(row.room).ring(row, reply=reply)
             ringing.append((row, reply))
         while ringing:
             rung += await self._hear(*ringing.popleft(), failed)
@@ -362,55 +407,81 @@ class Engine(Keeper):
 
     # --- the end -------------------------------------------------------------
 
-    async def close(self) -> None:
+    def begin_closing(self) -> None:
+        """Take nothing more from hosts, and close in a task that no cancellation of the host can reach."""
+        if not self.closing:
+            self.closing = True
+            self.work.take()
+            self._keep_running(self._close, CancelScope(shield=True))
+
+    async def _close(self) -> None:
         """Handle what was accepted, commit it, close the clients; at the deadline, end what still runs."""
-        self.closing = True
-        self.work.take()
         self._scheduling.cancel()
         due = self._ticks() + microseconds(self._settings.close_timeout)
         deadline = self._monotonic.call_at(due, Timer(None, "close"), self._cut_off)
-        while self._busy > 0:
-            # The token of the closing is given back while events are waited for, and taken again before this goes on.
-            self._drained = self.loop.one_shot()
-            self._drained.on_done = self.work.take
-            self.work.give()
-            await self._drained.wait()
-            await self._committer.wait_quiet()
         await self._committer.wait_quiet()
+        while self._busy:
+            await self._next_rest()
+        await self._end_background_tasks()
         deadline.cancel()
         self._let_go(ConnectionClosedError(GOING_AWAY, "the runtime was closed"))
-        self.workers.stop()
+        self._stop()
+
+    async def _end_background_tasks(self) -> None:
+        """Cancel them, and handle what they ask for on their way out."""
+        while self._busy or any(room.background for room in self._rooms.values()):
+            if not self._busy:
+                for room in self._rooms.values():
+                    room.discard()
+            await self._next_rest()
+
+    async def _next_rest(self) -> None:
+        """Wait until no room has anything to do, or a background task has ended, and all that was sealed is answered."""
+        # The token of the closing is given back while rooms move, and taken again before this goes on.
+        rested = self._rested = self.loop.one_shot()
+        rested.on_done = self.work.take
+        self.work.give()
+        await rested.wait()
+        await self._committer.wait_quiet()
+
+    def _look_for_rest(self) -> None:
+        if self._rested is not None and not self._busy:
+            rested, self._rested = self._rested, None
+            rested.set(None)
 
     def _cut_off(self) -> None:
         """End what the deadline finds running, and say what it was."""
+        self._is_over = True
         for room in list(self._rooms.values()):
-            if room.is_active:
-                names = ", ".join(event.name for event in room.unfinished())
-                self._settings.log.warning("%s: cut off by the runtime's closing: %s", room.key, names)
+            names = [event.name for event in room.unfinished()] + [task.name for task in room.background]
+            if names:
+                self._settings.log.warning("%s: cut off by the runtime's closing: %s", room.key, ", ".join(names))
                 room.cut_off(RuntimeClosedError(f"{room.key}: the runtime was closed before the event had ended"))
 
     def _let_go(self, error: ConnectionClosedError) -> None:
+        self._is_over = True
         for room in self._rooms.values():
-            room.discard()
             self._connections[room.key] = room.connections
         for connections in self._connections.values():
             for connection in connections.select():
                 connection.inbox.close(error)
 
+    def _stop(self) -> None:
+        """End the tasks that only the engine's own end ends."""
+        self.workers.stop()
+        for scope in self._machinery:
+            scope.cancel()
+
     def crash(self, error: RuntimeClosedError) -> None:
         """Stop at once, as a killed process would: nothing more is committed, and callers get ``error``."""
-        self.closing = True
-        self.work.take()
-        self._scheduling.cancel()
+        if not self.closing:
+            self.closing = True
+            self.work.take()
         self._committer.abandon()
         for room in self._rooms.values():
             room.crash(error)
-        self._let_go(ConnectionClosedError(1012, "the runtime crashed"))
-        self.workers.stop()
-        # A closing that is going on waits for nobody any more.
-        self._busy = 0
-        if self._drained is not None:
-            self._drained.set(None)
+        self._let_go(ConnectionClosedError(SERVICE_RESTART, "the runtime crashed"))
+        self._stop()
 
     # --- looking in ----------------------------------------------------------
 

@@ -72,7 +72,7 @@ def set_ringing(room: RingingRoom, event: Event, row: AlarmRow, on_alarm: Callab
     return True
 
 
-async def _run(on_alarm: Callable[[Alarm], Awaitable[Any]], alarm: Alarm, _instance: Room) -> None:
+async def _run(on_alarm: Callable[[Alarm], Awaitable[Any]], alarm: Alarm, _room: object) -> None:
     await on_alarm(alarm)
 
 

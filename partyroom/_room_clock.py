@@ -12,7 +12,7 @@ Must never sleep on the loop's own clock.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -99,13 +99,13 @@ class CountedClock(RoomClock):
 
     @override
     @asynccontextmanager
-    async def move_on_after(self, duration: timedelta, /) -> AsyncIterator[None]:
+    async def move_on_after(self, duration: timedelta, /) -> AsyncGenerator[None]:
         with CancelScope() as scope, self._deadline(scope, duration):
             yield
 
     @override
     @asynccontextmanager
-    async def fail_after(self, duration: timedelta, /) -> AsyncIterator[None]:
+    async def fail_after(self, duration: timedelta, /) -> AsyncGenerator[None]:
         with CancelScope() as scope, self._deadline(scope, duration):
             yield
         if scope.cancelled_caught:

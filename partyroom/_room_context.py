@@ -10,19 +10,23 @@ Must never be seen with anything on it that an author could not use.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar, final
+from typing import NoReturn, ParamSpec, Protocol, TypeVar, final
 
 from anyio import create_task_group
+from anyio.abc import TaskGroup as AnyioTaskGroup
 from typing_extensions import override
 
-from partyroom._calls import CallableRoom, perform
+from partyroom._calls import perform
+from partyroom._core.units import unit_of
+from partyroom._native import OneShot
 from partyroom._room_clock import CountedClock
 from partyroom._room_storage import RoomStorage, StorageOwner
+from partyroom._services import Services
 from partyroom._work import HOLDER, Holder
-from partyroom.connections import Connections, RoomConnection, check_message, unit_of
+from partyroom.connections import Connections, RoomConnection, check_message, message_size
 from partyroom.protocols import Connection, Party, RoomClock, RoomContext, TaskGroup
 
 __all__ = ["Context"]
@@ -31,7 +35,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ContextRoom(CallableRoom, StorageOwner, Protocol):
+class ContextRoom(StorageOwner, Protocol):
     """A room as its context sees it."""
 
     connections: Connections
@@ -42,6 +46,10 @@ class ContextRoom(CallableRoom, StorageOwner, Protocol):
 
     def abort(self, reason: str, /) -> NoReturn:
         """Throw the instance away."""
+        ...
+
+    def check_is_awake(self) -> None:
+        """Refuse what is asked by code of an instance that has left memory."""
         ...
 
 
@@ -97,9 +105,9 @@ class Context(RoomContext):
 
     @override
     def broadcast(self, message: str | bytes, /, without: Collection[str | Connection] = ()) -> None:
-        unit = unit_of(self._room, "a message was broadcast")
         check_message(message)
-        unit.send(partial(_deliver, self._room.connections.others(without), message))
+        unit = unit_of(self._room, "a message was broadcast")
+        unit.send(partial(_deliver, self._room.connections.others(without), message, message_size(message)))
 
     @override
     def start_soon(self, fn: Callable[..., Awaitable[object]], /, *args: object) -> None:
@@ -107,12 +115,14 @@ class Context(RoomContext):
 
     @override
     def task_group(self) -> AbstractAsyncContextManager[TaskGroup]:
-        return _counted_task_group(self._room)
+        return _counted_task_group(self._room.services)
 
     @override
     async def run(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        room = self._room
+        room.check_is_awake()
         name = getattr(fn, "__qualname__", repr(fn))
-        result: T = await perform(self._room, "run", name, lambda _: fn(*args, **kwargs))
+        result: T = await perform(room.services, room.key, "run", name, lambda _: fn(*args, **kwargs))
         return result
 
     @override
@@ -120,36 +130,48 @@ class Context(RoomContext):
         self._room.abort(reason)
 
 
-def _deliver(connections: Sequence[RoomConnection], message: str | bytes) -> None:
+def _deliver(connections: Sequence[RoomConnection], message: str | bytes, size: int) -> None:
     for connection in connections:
-        connection.deliver(message)
+        connection.deliver(message, size)
 
 
 @final
 class _Branches(TaskGroup):
     """Counts the branches of one ``ctx.task_group()``: each holds a token of its own."""
 
-    def __init__(self, room: ContextRoom, start_soon: Callable[..., object]) -> None:
-        self._services = room.services
-        self._start_soon = start_soon
+    __slots__ = ("_ended", "_group", "_running", "_services")
+
+    def __init__(self, services: Services, group: AnyioTaskGroup) -> None:
+        self._services = services
+        self._group = group
         self._running = 0
-        self._ended: Any = None
+        self._ended: OneShot[None] | None = None
 
     @override
     def start_soon(self, fn: Callable[..., Awaitable[object]], /, *args: object) -> None:
-        self._running += 1
-        self._services.work.take()
-        self._start_soon(self._run, fn, args)
+        self._begin()
+        try:
+            self._group.start_soon(self._run, fn, args)
+        except BaseException:
+            self._end()
+            raise
 
     async def _run(self, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
-        HOLDER.set(Holder(self._services.loop.current_task()))
+        HOLDER.set(Holder(self._services.loop.current_task(), self._services.work))
         try:
             await fn(*args)
         finally:
-            self._running -= 1
-            if not self._running and self._ended is not None:
-                self._ended.set(None)
-            self._services.work.give()
+            self._end()
+
+    def _begin(self) -> None:
+        self._running += 1
+        self._services.work.take()
+
+    def _end(self) -> None:
+        self._running -= 1
+        if not self._running and self._ended is not None:
+            self._ended.set(None)
+        self._services.work.give()
 
     async def ended(self) -> None:
         """Wait for all branches, with this task's own token given back meanwhile."""
@@ -159,9 +181,8 @@ class _Branches(TaskGroup):
 
 
 @asynccontextmanager
-async def _counted_task_group(room: ContextRoom) -> AsyncIterator[TaskGroup]:
+async def _counted_task_group(services: Services) -> AsyncGenerator[TaskGroup]:
     async with create_task_group() as group:
-        branches = _Branches(room, group.start_soon)
+        branches = _Branches(services, group)
         yield branches
         await branches.ended()
-

@@ -27,10 +27,10 @@ from partyroom._core.instants import from_micros, to_micros
 from partyroom._core.keys import check_key, check_limit, check_name, key_range
 from partyroom._core.pages import Page
 from partyroom._core.read_cache import UNKNOWN, Unknown
-from partyroom._core.units import CURRENT, Place, Unit
+from partyroom._core.units import CURRENT, Place, Unit, unit_of
 from partyroom._room_state import RoomState
 from partyroom._services import Services
-from partyroom.errors import LimitExceededError, NoHandlerError, NotStorableError, OutsideEventError, RoomBrokenError
+from partyroom.errors import LimitExceededError, NoHandlerError, NotStorableError
 from partyroom.protocols import AlarmInfos, Storage
 from partyroom.recurrence import Recurrence
 from partyroom.types import AlarmRow, KeyRange, RetryPolicy
@@ -75,16 +75,7 @@ class RoomStorage(Storage):
         return f"<storage of {self._room.key}>"
 
     def _unit(self) -> Unit:
-        """Give the unit that the running code belongs to; raise if it is none of this room's (G6a)."""
-        unit = CURRENT.get()
-        if unit is None or unit.place is not self._room or not unit.is_live:
-            message = f"{self._room.key}: storage was used outside an event of this room; use `await ctx.run(...)`"
-            raise OutsideEventError(message)
-        cut = unit.root.cut
-        if cut is not None:
-            message = f"{self._room.key}: the event was ended: {cut}"
-            raise RoomBrokenError(message) from cut
-        return unit
+        return unit_of(self._room, "storage was used")
 
     def _key(self, key: object) -> str:
         return check_key(key, self._room.services.limits.key_bytes, self._room.key)

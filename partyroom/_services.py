@@ -13,25 +13,67 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from logging import Logger
-from random import Random
-from typing import Any, Protocol
+from random import Random  # noqa: TID251 - the type of what is given
+from typing import Protocol
 
 import attrs
 
 from partyroom._committer import Committer
+from partyroom._core.output_gate import OutputGate
 from partyroom._core.read_cache import CacheBudget
-from partyroom._core.units import Event
+from partyroom._core.units import Event, Place
 from partyroom._native import Loop
 from partyroom._room_clock import ClockParts
+from partyroom._room_state import RoomState
 from partyroom._work import Work
 from partyroom._workers import Workers
+from partyroom.connections import Connections
 from partyroom.protocols import Codec, Party, Room, RoomContext, StorageBackend
 from partyroom.types import Limits, RoomKey
 
-__all__ = ["Keeper", "Probe", "RoomFactory", "Services"]
+__all__ = ["AwakeRoom", "Keeper", "Probe", "RoomFactory", "Services"]
 
 RoomFactory = Callable[[RoomContext], Room]
 """What stands behind a party's name: a class, or anything that takes the context and gives a room."""
+
+
+class AwakeRoom(Place, Protocol):
+    """A room in memory, as those see it who ask something of it. To be looked up when it is needed, never kept."""
+
+    services: Services
+    gate: OutputGate
+    connections: Connections
+    state: RoomState
+    only_rang: bool
+    """Whether nothing but its alarm has woken the room."""
+    instance: Room | None
+    """The author's own object; ``None`` while the room is not started."""
+
+    @property
+    def context(self) -> RoomContext:
+        """What its author's code is given."""
+        ...
+
+    def post(self, event: Event, /) -> bool:
+        """Let an event wait; say whether the mailbox had a place for it. Else its reply is set when there is one."""
+        ...
+
+    def withdraw(self, event: Event, /) -> None:
+        """Take out an event that its caller no longer wants; harmless if it has begun."""
+        ...
+
+    def seal(self, event: Event, /) -> None:
+        """Let an event leave when everything before it is durable."""
+        ...
+
+    @property
+    def may_sleep(self) -> bool:
+        """Whether nothing keeps the room awake."""
+        ...
+
+    def sleep(self) -> None:
+        """Leave memory."""
+        ...
 
 
 class Keeper(Protocol):
@@ -42,16 +84,28 @@ class Keeper(Protocol):
         """All parties, by name."""
         ...
 
-    def room_busy(self, room: Any, /) -> None:
+    def room(self, key: RoomKey, /) -> AwakeRoom:
+        """Give the room of a key, awake from now on, to post something at once. Raises :class:`RuntimeClosedError`."""
+        ...
+
+    def awake(self, key: RoomKey, /) -> AwakeRoom | None:
+        """Give the room of a key if it is awake."""
+        ...
+
+    def room_busy(self, room: AwakeRoom, /) -> None:
         """Hear that a room has something to do."""
         ...
 
-    def room_rests(self, room: Any, /) -> None:
+    def room_rests(self, room: AwakeRoom, /) -> None:
         """Hear that a room has nothing to do for now."""
         ...
 
-    def room_may_sleep(self, room: Any, /) -> None:
+    def room_may_sleep(self, room: AwakeRoom, /) -> None:
         """Hear that nothing keeps a resting room awake."""
+        ...
+
+    def task_ended(self) -> None:
+        """Hear that a background task of some room has ended."""
         ...
 
     def alarm_changed(self, room: RoomKey, due: datetime | None, /) -> None:
@@ -68,6 +122,10 @@ class Keeper(Protocol):
 
     def event_failed(self, event: Event, error: BaseException, /) -> None:
         """Hear of every error that came out of a room's code, or of the runtime's hold on it."""
+        ...
+
+    def fail(self, error: BaseException, /) -> None:
+        """Hear of what is no error of a room: an interrupt, a bug. The runtime ends by it."""
         ...
 
 

@@ -4,8 +4,9 @@ Owns what is to be called at which instant. Two of these run in a runtime, one
 on monotonic time (idle rooms, time-outs, a room's sleeps) and one on wall time.
 
 Promises that nothing is called early, that what is due at one instant is called
-in the order (due, room, name), one at a time with the clock asked in between,
-so that a fake clock decides what comes next, and that a timer that was cancelled is never called.
+in the order (due, room, kind, name), one at a time with the clock asked in
+between, so that a fake clock decides what comes next, and that a timer that was
+cancelled is never called.
 
 Must never await anything but the clock: what a timer calls returns at once.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Any, final
+from typing import Final, final
 
 from anyio import CancelScope
 
@@ -25,8 +26,8 @@ from partyroom.types import Timer
 
 __all__ = ["Entry", "Timers"]
 
-COMPACT_ABOVE = 64
-"""A heap of fewer entries than this is never worth cleaning."""
+FEW: Final = 64
+"""A heap of no more entries than this is never worth cleaning."""
 
 
 @final
@@ -35,13 +36,14 @@ class Entry:
 
     __slots__ = ("_owner", "_rank", "call", "due", "timer")
 
-    def __init__(self, owner: Timers, due: int, timer: Timer, rank: int, call: Callable[[], None]) -> None:
+    def __init__(self, owner: Timers, due: int, timer: Timer, rank: int, call: Callable[[], object]) -> None:
         self._owner = owner
         self._rank = (due, timer.room or ("", ""), timer.kind, timer.name, rank)
         self.due = due
         """When, in microseconds of its line."""
         self.timer = timer
-        self.call: Callable[[], None] | None = call
+        self.call: Callable[[], object] | None = call
+        """What is to be called; ``None`` once that is done or no longer wanted."""
 
     def cancel(self) -> None:
         """Never call it; harmless if it was called or cancelled before."""
@@ -55,7 +57,10 @@ class Entry:
 
 @final
 class Timers:
-    """A heap of timers and the one task that sleeps for the first of them."""
+    """A heap of timers and the one task that sleeps for the first of them.
+
+    From its construction on, it holds a token of ``work`` whenever it is not asleep.
+    """
 
     def __init__(
         self, loop: Loop, work: Work, now: Callable[[], int], sleep: Callable[[int, Timer], Awaitable[None]]
@@ -66,18 +71,28 @@ class Timers:
         self._sleep = sleep
         self._heap: list[Entry] = []
         self._dead = 0
-        self._rank = count()
-        self._sleeping: CancelScope | None = None
-        self._sleeping_for: Entry | None = None
+        self._ranks = count()
+        self._is_up = True
+        self._target: int | None = None
+        """The instant that the sleeper sleeps for, while it does."""
+        self._sleeping = CancelScope()
         self._parked: OneShot[None] | None = None
-        self._poked = False
+        work.take()
 
-    def call_at(self, due: int, timer: Timer, call: Callable[[], None]) -> Entry:
+    def call_at(self, due: int, timer: Timer, call: Callable[[], object]) -> Entry:
         """Have ``call()`` called at ``due``, in microseconds of this line, or after."""
-        entry = Entry(self, due, timer, next(self._rank), call)
+        entry = Entry(self, due, timer, next(self._ranks), call)
         heappush(self._heap, entry)
-        if self._heap[0] is entry:
-            self._poke()
+        # Looked at is what the sleeper sleeps for, also if that was cancelled since: events that all have a time limit
+        # come and go without waking it.
+        if self._parked is not None:
+            self._get_up()
+            self._parked.set(None)
+            self._parked = None
+        elif self._target is not None and due < self._target:
+            self._get_up()
+            self._sleeping.cancel()
+            self._target = None
         return entry
 
     def pending(self) -> list[Entry]:
@@ -87,55 +102,57 @@ class Timers:
     def forget(self) -> None:
         """Count a cancelled timer, and drop such ones once they are most of the heap."""
         self._dead += 1
-        if self._dead * 2 > len(self._heap) > COMPACT_ABOVE:
+        if self._dead * 2 > len(self._heap) > FEW:
             self._heap = [entry for entry in self._heap if entry.call is not None]
             heapify(self._heap)
             self._dead = 0
 
-    def _poke(self) -> None:
-        """Have the sleeper look again. It holds a token until it sleeps on the clock again."""
-        if self._poked:
-            return
-        if self._parked is not None:
-            self._poked = True
-            self._work.take()
-            self._parked.set(None)
-        elif self._sleeping is not None:
-            self._poked = True
-            self._work.take()
-            self._sleeping.cancel()
+    async def run(self) -> None:
+        """Call what is due, until cancelled."""
+        try:
+            while True:
+                entry = self._first()
+                if entry is None:
+                    await self._park()
+                else:
+                    await self._sleep_for(entry)
+                    self._call_if_due(entry)
+        finally:
+            self._target = self._parked = None
+            self._lie_down()
+
+    async def _park(self) -> None:
+        shot: OneShot[None] = self._loop.one_shot()
+        self._parked = shot
+        self._lie_down()
+        await shot.wait()
+
+    async def _sleep_for(self, entry: Entry) -> None:
+        self._target = entry.due
+        with CancelScope() as self._sleeping:
+            self._lie_down()
+            await self._sleep(entry.due, entry.timer)
+        self._target = None
+
+    def _call_if_due(self, entry: Entry) -> None:
+        if self._first() is entry and entry.due <= self._now():
+            heappop(self._heap)
+            call, entry.call = entry.call, None
+            assert call is not None
+            call()
 
     def _first(self) -> Entry | None:
         while self._heap and self._heap[0].call is None:
             heappop(self._heap)
-            self._dead = max(0, self._dead - 1)
+            self._dead -= 1
         return self._heap[0] if self._heap else None
 
-    async def run(self) -> None:
-        """Call what is due, until cancelled."""
-        while True:
-            entry = self._first()
-            if entry is None:
-                await self._park()
-                continue
-            with CancelScope() as self._sleeping:
-                self._asleep()
-                await self._sleep(entry.due, entry.timer)
-            self._sleeping = None
-            if entry.call is not None and self._first() is entry and entry.due <= self._now():
-                heappop(self._heap)
-                call: Any = entry.call
-                entry.call = None
-                call()
+    def _get_up(self) -> None:
+        self._is_up = True
+        self._work.take()
 
-    async def _park(self) -> None:
-        self._parked = self._loop.one_shot()
-        self._asleep()
-        await self._parked.wait()
-        self._parked = None
-
-    def _asleep(self) -> None:
-        """Give back the token of a poke: from here to the clock nothing else can run."""
-        if self._poked:
-            self._poked = False
+    def _lie_down(self) -> None:
+        """Give the token back: from here to the clock, or to the next timer, nothing else can run."""
+        if self._is_up:
+            self._is_up = False
             self._work.give()

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final, TypeVar, final
 
+from anyio.lowlevel import checkpoint
+
 from partyroom._native import Loop, OneShot
 
 __all__ = ["HOLDER", "Holder", "Work"]
@@ -29,10 +31,12 @@ T = TypeVar("T")
 class Holder:
     """A task that holds a token of its own while it runs, and gives it back while it waits."""
 
-    __slots__ = ("task",)
+    __slots__ = ("task", "work")
 
-    def __init__(self, task: object) -> None:
+    def __init__(self, task: object, work: Work) -> None:
         self.task = task
+        self.work = work
+        """Whose token it is: to any other runtime, this task is code of a host."""
 
 
 HOLDER: Final[ContextVar[Holder | None]] = ContextVar("partyroom_holder", default=None)
@@ -74,12 +78,19 @@ class Work:
         for waiter in waiters:
             waiter.set(None)
 
+    def is_counted_here(self) -> bool:
+        """Say whether the running code is a room's, of this runtime, and not a host's."""
+        holder = HOLDER.get()
+        return holder is not None and holder.work is self
+
     async def wait_idle(self) -> None:
         """Return when nothing is in flight; at once if nothing is."""
         while self.count:
             waiter: OneShot[None] = self._loop.one_shot()
             self._waiters.append(waiter)
             await waiter.wait()
+            # A task that was cancelled, rather than answered, takes its token back in its own next step: let it.
+            await checkpoint()
 
     async def wait(self, shot: OneShot[T]) -> T:
         """Wait for a result, with this task's token given back meanwhile.
@@ -91,7 +102,7 @@ class Work:
         if shot.done:
             return await shot.wait()
         holder = HOLDER.get()
-        if holder is None:
+        if holder is None or holder.work is not self:
             return await self._receive(shot)
         if holder.task is not self._loop.current_task():
             return await shot.wait()

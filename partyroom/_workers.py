@@ -4,10 +4,11 @@ Owns the tasks in which handlers run. A room has no task of its own: one that
 has something to do is given to an idle worker, so that an idle room costs no
 task, and a busy one keeps its worker until it has nothing left to do.
 
-Promises that a job is run by one worker at a time, each in a shielded scope of
-its own that can be cancelled without harm to any other (the scope is opened
-once, not for each event), and that no context variable that a handler set is
-seen by the next: a worker whose context was changed ends.
+Promises that a job is done by one worker at a time, and never begins before
+``submit`` has returned, whatever the loop; that each worker's scope is shielded
+and can be cancelled without harm to any other (it is opened once, not for each
+event); and that no context variable which a handler set is seen by the next: a
+worker whose context was changed ends.
 
 Must never know what a job is.
 """
@@ -15,13 +16,15 @@ Must never know what a job is.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextvars import Context, copy_context
+from contextvars import copy_context
+from operator import is_
 from typing import Final, Protocol, final
 
-from anyio import CancelScope
+from anyio import CancelScope, get_cancelled_exc_class
+from anyio.lowlevel import checkpoint
 
 from partyroom._native import Loop, OneShot
-from partyroom._work import HOLDER, Holder
+from partyroom._work import HOLDER, Holder, Work
 
 __all__ = ["Job", "Worker", "Workers"]
 
@@ -33,7 +36,7 @@ class Job(Protocol):
     """What a worker picks up."""
 
     async def work(self, worker: Worker, /) -> None:
-        """Do what there is to do. A cancellation may leave out of it: then it is called again, in a fresh scope."""
+        """Do what there is to do. If it ends by an error or a cancellation, it is called again, by a fresh scope or worker."""
         ...
 
 
@@ -41,78 +44,109 @@ class Job(Protocol):
 class Worker:
     """One task of the pool, as the job that it works on sees it."""
 
-    __slots__ = ("_clean", "call", "scope", "task")
+    __slots__ = ("_clean", "call", "is_dirty", "job", "scope", "task")
 
-    def __init__(self, scope: CancelScope, task: object) -> None:
+    def __init__(self, job: Job, task: object) -> None:
+        self.job: Job | None = job
+        """What it works on."""
         self.task = task
         """The loop's own task, for those who want to say what it waits for."""
-        self.scope = scope
+        self.scope = CancelScope(shield=True)
         """The scope that the job runs in now."""
-        self.call: OneShot[Job] | None = None
+        self.call: OneShot[None] | None = None
         """Where the worker waits for its next job."""
-        self._clean: Context = copy_context()
+        self.is_dirty = False
+        """Whether the context was found changed."""
+        self._clean = copy_context()
 
-    def is_clean(self) -> bool:
-        """Say whether the context is as it was before the first job."""
-        now = copy_context()
-        clean = self._clean
-        return len(now) == len(clean) and all(now.get(variable) is value for variable, value in clean.items())
+    def pick_up(self, job: Job) -> None:
+        """Wake the idle worker for a job."""
+        assert self.call is not None
+        self.job = job
+        self.call.set(None)
+
+    def may_go_on(self) -> bool:
+        """Look whether other code may run in this worker now: its scope is not cancelled, its context as it was in the beginning."""
+        now, clean = copy_context(), self._clean
+        # A variable can be changed or added, but not taken away: so equal numbers mean equal names.
+        self.is_dirty = len(now) != len(clean) or not all(map(is_, now.values(), clean.values()))
+        return not self.is_dirty and not self.scope.cancel_called
 
 
 @final
 class Workers:
     """The pool: as many workers as jobs wait or run, and a few that idle."""
 
-    def __init__(self, loop: Loop, spawn: Callable[[Callable[[Job], Awaitable[None]], Job], None]) -> None:
+    def __init__(self, loop: Loop, work: Work, spawn: Callable[[Callable[[Job], Awaitable[None]], Job], None]) -> None:
         self._loop = loop
+        self._work = work
         self._spawn = spawn
+        self._is_spawning = False
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
-        self._stopping = False
+        self._has_stopped = False
 
     def submit(self, job: Job) -> None:
-        """Have a worker pick up a job soon."""
+        """Have a worker pick up a job soon. Once the pool has stopped, nobody does."""
         if self._idle:
-            call = self._idle.pop().call
-            assert call is not None
-            call.set(job)
-        else:
+            self._idle.pop().pick_up(job)
+        elif not self._has_stopped:
+            self._is_spawning = True
             self._spawn(self._main, job)
+            self._is_spawning = False
 
     def stop(self) -> None:
         """End all workers, those that are in the middle of a job by cancellation."""
-        self._stopping = True
+        self._has_stopped = True
         for worker in self._all:
             worker.scope.cancel()
 
-    async def _main(self, job: Job | None) -> None:
+    async def _main(self, job: Job) -> None:
         task = self._loop.current_task()
-        HOLDER.set(Holder(task))
-        worker = Worker(CancelScope(), task)
+        HOLDER.set(Holder(task, self._work))
+        worker = Worker(job, task)
         self._all.add(worker)
         try:
-            if self._loop.stir is not None:
-                await self._loop.stir()
-            while not self._stopping and worker.is_clean():
-                with CancelScope(shield=True) as worker.scope:
-                    while not worker.scope.cancel_called:
-                        if job is None:
-                            job = await self._next(worker)
-                            if job is None:
-                                return
-                        await job.work(worker)
-                        job = None
-                        if not worker.is_clean():
-                            return
-            if job is not None and not self._stopping:
-                self.submit(job)
+            await self._live(worker, is_eager=self._is_spawning)
+        except get_cancelled_exc_class():
+            # Not by this pool: something in the job cancelled its own task. The job is another worker's now.
+            pass
         finally:
             self._all.discard(worker)
+        if worker.job is not None:
+            self.submit(worker.job)
 
-    async def _next(self, worker: Worker) -> Job | None:
-        """Wait for the next job; ``None`` if there are idle workers enough."""
-        if len(self._idle) >= MAX_IDLE:
-            return None
-        worker.call = self._loop.one_shot()
+    async def _live(self, worker: Worker, *, is_eager: bool) -> None:
+        """Do one job after the other, in a fresh scope whenever the last one was cancelled, until the context is spent."""
+        while not worker.is_dirty and not self._has_stopped:
+            with CancelScope(shield=True) as worker.scope:
+                if is_eager:
+                    # This runs inside of ``submit``: let whoever submitted go on first.
+                    is_eager = False
+                    await checkpoint()
+                if self._loop.stir is not None:
+                    await self._loop.stir()
+                if not await self._serve(worker):
+                    return
+
+    async def _serve(self, worker: Worker) -> bool:
+        """Do one job after the other until scope or context are spent; ``False`` if there are workers enough without this one."""
+        while not worker.is_dirty and not worker.scope.cancel_called:
+            if worker.job is None:
+                if len(self._idle) >= MAX_IDLE:
+                    return False
+                await self._wait_for_job(worker)
+            assert worker.job is not None
+            await worker.job.work(worker)
+            worker.job = None
+        return True
+
+    async def _wait_for_job(self, worker: Worker) -> None:
+        call: OneShot[None] = self._loop.one_shot()
+        worker.call = call
         self._idle.append(worker)
-        return await worker.call.wait()
+        try:
+            await call.wait()
+        finally:
+            if not call.done:
+                self._idle.remove(worker)

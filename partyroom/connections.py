@@ -14,33 +14,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, final
 
 from typing_extensions import override
 
 from partyroom._core.keys import check_name
-from partyroom._core.units import CURRENT, Place, Unit
+from partyroom._core.units import Place, unit_of
 from partyroom._native import Loop, OneShot
 from partyroom._work import Work
 from partyroom.errors import ConnectionClosedError, LimitExceededError, NotStorableError, OutsideEventError
 from partyroom.protocols import Client, Codec, Connection
 from partyroom.types import Limits, RoomKey
 
-__all__ = ["Connections", "Inbox", "RoomClient", "RoomConnection", "unit_of"]
+__all__ = ["Connections", "Inbox", "RoomClient", "RoomConnection", "check_message", "message_size"]
 
 ABNORMAL: Final = 1006
 """The close code for a client that left without saying so (RFC 6455, 7.4.1)."""
 TRY_AGAIN_LATER: Final = 1013
 """The close code for a client that does not keep up (RFC 6455's registry: Try Again Later)."""
-
-
-def unit_of(place: Place, what: str) -> Unit:
-    """Give the unit of ``place`` that the running code belongs to; raise if there is none (G6a)."""
-    unit = CURRENT.get()
-    if unit is None or unit.place is not place or not unit.is_live:
-        message = f"{place.key}: {what} outside an event of this room; use `await ctx.run(...)` from a background task"
-        raise OutsideEventError(message)
-    return unit
 
 
 @final
@@ -60,11 +52,10 @@ class Inbox:
         self.closed: ConnectionClosedError | None = None
         """Why nothing more comes, once that is so."""
 
-    def put(self, message: str | bytes) -> bool:
-        """Let a message wait for the client; say whether there was room for it."""
+    def put(self, message: str | bytes, size: int) -> bool:
+        """Let a message of so many bytes wait for the client; say whether there was room for it."""
         if self._messages is None:
             self._messages = deque()
-        size = len(message)
         if len(self._messages) >= self._limits.outgoing_messages or self._bytes + size > self._limits.outgoing_bytes:
             return False
         self._messages.append(message)
@@ -108,7 +99,7 @@ class Inbox:
             finally:
                 self._receiver = None
         received = self._messages.popleft()
-        self._bytes -= len(received)
+        self._bytes -= message_size(received)
         if not self._messages:
             self._messages = None
         return received
@@ -124,17 +115,18 @@ class RoomConnection(Connection):
         "_codec",
         "_home",
         "_id",
-        "_inbox",
         "_limits",
         "_request",
         "_state",
         "_tags",
         "_uri",
+        "inbox",
+        "room",
     )
 
     def __init__(
         self,
-        home: Connections,
+        room: RoomKey,
         inbox: Inbox,
         codec: Codec,
         limits: Limits,
@@ -144,13 +136,16 @@ class RoomConnection(Connection):
         tags: Iterable[str],
         request: object,
     ) -> None:
-        self._home = home
-        self._inbox = inbox
+        self.room = room
+        """Whose connection it is."""
+        self.inbox = inbox
+        """What waits for the client."""
+        self._home: Connections | None = None
         self._codec = codec
         self._limits = limits
         self._id = id
         self._uri = uri
-        self._tags = check_tags(tags, limits, f"{home.key} connection {id!r}")
+        self._tags = check_tags(tags, limits, str(self))
         self._request = request
         self._state: bytes | None = None
         self._accepted = False
@@ -158,7 +153,11 @@ class RoomConnection(Connection):
 
     @override
     def __repr__(self) -> str:
-        return f"<Connection {self._id!r} of {self._home.key}>"
+        return f"<Connection {self._id!r} of {self.room}>"
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.room} connection {self._id!r}"
 
     @property
     @override
@@ -185,19 +184,9 @@ class RoomConnection(Connection):
     def state(self) -> Any:
         return None if self._state is None else self._codec.decode(self._state)
 
-    @property
-    def room(self) -> RoomKey:
-        """Whose connection it is."""
-        return self._home.key
-
-    @property
-    def inbox(self) -> Inbox:
-        """What waits for the client."""
-        return self._inbox
-
     @override
     def set_state(self, value: object, /) -> None:
-        where = f"{self._home.key} connection {self._id!r}"
+        where = str(self)
         try:
             state = self._codec.encode(value)
         except NotStorableError as error:
@@ -208,41 +197,51 @@ class RoomConnection(Connection):
 
     @override
     def send(self, message: str | bytes, /) -> None:
-        unit = unit_of(self._home.current_place(), "a message was sent")
         check_message(message)
-        unit.send(lambda: self.deliver(message))
+        unit_of(self._place(), "a message was sent").send(partial(self.deliver, message, message_size(message)))
 
     @override
     def close(self, code: int = 1000, reason: str = "") -> None:
-        unit = unit_of(self._home.current_place(), "a connection was closed")
-        unit.send(lambda: self.end(code, reason, was_clean=True))
+        unit_of(self._place(), "a connection was closed").send(partial(self.end, code, reason, was_clean=True))
 
-    def deliver(self, message: str | bytes) -> None:
-        """Hand a message to the client; close it if it does not keep up (G21)."""
-        if self._inbox.closed is None and not self._inbox.put(message):
+    def _place(self) -> Place:
+        """Give the awake room; raise if there is none, so that no event of it can be running."""
+        if self._home is None or self._home.place is None:
+            message = f"{self} was used while the room is not awake"
+            raise OutsideEventError(message)
+        return self._home.place
+
+    def deliver(self, message: str | bytes, size: int) -> None:
+        """Hand a message of so many bytes to the client; close the connection if it does not keep up (G21)."""
+        if self.inbox.closed is None and not self.inbox.put(message, size):
             self.end(TRY_AGAIN_LATER, "too many messages wait to be received", was_clean=False)
 
     def end(self, code: int, reason: str, *, was_clean: bool) -> None:
         """End the connection from the room's side: it is none of the room's at once."""
-        if self._inbox.closed is None:
-            self._inbox.close(ConnectionClosedError(code, reason))
-            self._home.discard(self)
-            self._tell(code, reason, was_clean=was_clean)
+        if self.inbox.closed is None:
+            if self._home is not None:
+                self._home.discard(self)
+            self.hang_up(code, reason, was_clean=was_clean)
 
     def hang_up(self, code: int, reason: str, *, was_clean: bool) -> None:
         """End the connection from the client's side: it is the room's until the messages sent before are handled."""
-        if self._inbox.closed is None:
-            self._inbox.close(ConnectionClosedError(code, reason))
-            self._tell(code, reason, was_clean=was_clean)
+        if self.inbox.closed is None:
+            self.inbox.close(ConnectionClosedError(code, reason))
+            # A connection that never was let in does not leave either.
+            if self._accepted and self._home is not None:
+                self._home.left(self, code, reason, was_clean)
 
-    def _tell(self, code: int, reason: str, *, was_clean: bool) -> None:
-        # A connection that never was let in does not leave either.
-        if self._accepted:
-            self._home.left(self, code, reason, was_clean)
+    def join(self, home: Connections) -> None:
+        """Learn whose connection it is to be."""
+        self._home = home
+
+    def is_open(self) -> bool:
+        """Say whether it is one of the room's."""
+        return self._home is not None and self in self._home
 
     def settle_in(self) -> None:
         """Be let in, now that ``on_connect`` is done and safe; unless the room closed it there, which refuses it."""
-        if self._inbox.closed is None:
+        if self.inbox.closed is None:
             self._accepted = True
         if self._abandoned:
             self.hang_up(ABNORMAL, "", was_clean=False)
@@ -255,19 +254,27 @@ class RoomConnection(Connection):
 
     def add_tags(self, tags: Iterable[str]) -> None:
         """Add the room's own tags. Raises :class:`InvalidKeyError`, :class:`LimitExceededError`, adding none."""
-        self._tags = check_tags((*self._tags, *tags), self._limits, f"{self._home.key} connection {self._id!r}")
+        self._tags = check_tags(tags, self._limits, str(self), self._tags)
 
     def forget_request(self) -> None:
         """Let go of the host's object, when ``on_connect`` has ended."""
         self._request = None
 
 
-def check_tags(tags: Iterable[str], limits: Limits, where: str) -> frozenset[str]:
-    """Give the tags of a connection as a set, each checked as a name, and not too many of them."""
-    checked = frozenset(check_name(tag, limits.key_bytes, where, "tag") for tag in tags)
+def check_tags(tags: Iterable[str], limits: Limits, where: str, others: frozenset[str] = frozenset()) -> frozenset[str]:
+    """Give the tags of a connection as a set with ``others``, each checked as a name, and not too many of them."""
+    if isinstance(tags, str):
+        message = f"{where}: tags are several, as in ({tags!r},), not one str"
+        raise TypeError(message)
+    checked = others.union(check_name(tag, limits.key_bytes, where, "tag") for tag in tags)
     if len(checked) > limits.tags:
         raise LimitExceededError("tags", len(checked), limits.tags, where)
     return checked
+
+
+def message_size(message: str | bytes) -> int:
+    """Give how many bytes a message is, as text in UTF-8."""
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode(errors="replace"))
 
 
 def check_message(message: object) -> None:
@@ -354,13 +361,6 @@ class Connections:
     def __contains__(self, connection: object) -> bool:
         return connection in self._open
 
-    def current_place(self) -> Place:
-        """Give the awake room; raise if it sleeps, so that no event of it can be running."""
-        if self.place is None:
-            message = f"{self.key}: a connection was used while the room sleeps"
-            raise OutsideEventError(message)
-        return self.place
-
     def add(self, connection: RoomConnection) -> None:
         """Let a connection be one of the room's."""
         self._open[connection] = None
@@ -390,4 +390,7 @@ class Connections:
         """Give the open connections but some, named by id or themselves."""
         if not without:
             return tuple(self._open)
+        if isinstance(without, str | RoomConnection):
+            message = f"{self.key}: without takes several ids or connections, as in ({without!r},)"
+            raise TypeError(message)
         return tuple(each for each in self._open if each not in without and each.id not in without)

@@ -13,43 +13,38 @@ Must never run a room's code: that is the engine's.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
-from random import Random
+from random import Random  # noqa: TID251 - jitter and ids are the runtime's own
 from types import MappingProxyType, TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, final
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, final
 
 import attrs
 from anyio import CancelScope, create_task_group
 from anyio.abc import TaskGroup
-from typing_extensions import Self, override
+from typing_extensions import override
 
-from partyroom._calls import arrive, await_earlier, perform
+from partyroom._calls import deliver, perform
 from partyroom._core.alarm_life import look_at
 from partyroom._core.instants import to_micros
 from partyroom._core.keys import check_limit, check_name, check_room_id, key_range
-from partyroom._core.units import CURRENT
 from partyroom._engine import Engine, Settings
+from partyroom._handlers import run_method, run_on_connect, run_on_message, run_on_request
 from partyroom._native import current_loop
-from partyroom._room_runner import RoomRunner, callback
 from partyroom._room_storage import RoomStorage
-from partyroom._services import Probe, RoomFactory
-from partyroom._work import HOLDER
+from partyroom._services import Probe, RoomFactory, Services
 from partyroom.clock import SystemClock
 from partyroom.codec import JsonCodec
 from partyroom.connections import Inbox, RoomClient, RoomConnection
 from partyroom.errors import (
-    ConnectionClosedError,
     ConnectRejectedError,
-    NoHandlerError,
     RuntimeClosedError,
     RuntimeStateError,
     UnknownPartyError,
-    WrongRoomError,
 )
-from partyroom.protocols import AlarmScheduler, Client, Clock, Codec, Party, Room, RoomHandle, StorageBackend
+from partyroom.protocols import AlarmScheduler, Client, Clock, Codec, Party, RoomHandle, StorageBackend
 from partyroom.types import AlarmCursor, AlarmInfo, KeyRange, Limits, RingReport, RoomKey, Statistics, Timer
 
 __all__ = ["Runtime"]
@@ -115,7 +110,9 @@ class Runtime:
             random=random or Random(),  # noqa: S311 - jitter and ids, no secrets
             log=logging.getLogger("partyroom"),
         )
-        self._parties = _Parties({name: _Party(self, check_name(name, 1024, "runtime", "party name")) for name in parties})
+        self._parties = MappingProxyType(
+            _Parties({name: _Party(self, check_name(name, 1024, "runtime", "party name")) for name in parties})
+        )
         self._engine: Engine | None = None
         self._tasks: TaskGroup | None = None
         self._entered = False
@@ -134,38 +131,55 @@ class Runtime:
         self._entered = True
         try:
             await self._settings.backend.__aenter__()
+            try:
+                await self._start()
+            except BaseException:
+                await self._close_backend()
+                raise
         except BaseException:
             self._entered = False
             raise
-        self._tasks = await create_task_group().__aenter__()
+        return self
+
+    async def _start(self) -> None:
         probe = self._settings.probe
         loop = current_loop() if probe is None else probe.loop()
-        self._engine = Engine(self._settings, self._parties, loop, self._tasks.start_soon)
+        tasks = await create_task_group().__aenter__()
+        self._tasks = tasks
+        self._engine = Engine(self._settings, self._parties, loop, tasks)
         self._engine.start()
-        return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
-    ) -> bool | None:
+    ) -> None:
         engine, tasks = self._engine, self._tasks
         assert engine is not None
         assert tasks is not None
-        failed = tasks.cancel_scope.cancel_called
         try:
-            if not engine.closing:
-                with CancelScope(shield=True):
-                    await engine.close()
+            # The closing goes on in a task of its own, whoever cancels this one: leaving the group waits for its end.
+            engine.begin_closing()
             tasks.cancel_scope.shield = True
-            tasks.cancel_scope.cancel()
-            # A body's error is none of the group's, and leaves as it is (G6b), unless it is the group's own cancellation.
-            ended = await (tasks.__aexit__(exc_type, exc, traceback) if failed else tasks.__aexit__(None, None, None))
-            return failed and bool(ended)
+            # The body's error is none of the group's, so that it leaves as it is (G6b).
+            await tasks.__aexit__(None, None, None)
         finally:
-            with CancelScope(shield=True):
+            try:
+                await self._close_backend(is_failing=exc is not None)
+            finally:
+                self._engine = self._tasks = None
+                self._entered = False
+                engine.work.end()
+        if engine.error is not None:
+            raise engine.error
+
+    async def _close_backend(self, *, is_failing: bool = True) -> None:
+        """Close the backend, whoever cancels this; an error of it never takes the place of another one."""
+        with CancelScope(shield=True):
+            try:
                 await self._settings.backend.__aexit__(None, None, None)
-            self._engine = self._tasks = None
-            self._entered = False
-            engine.work.end()
+            except Exception:
+                if not is_failing:
+                    raise
+                self._settings.log.exception("the backend could not be closed")
 
     def crash(self, error: RuntimeClosedError) -> None:
         """Stop as a killed process would, for tests: nothing more is committed, and whoever waits gets ``error``.
@@ -191,9 +205,7 @@ class Runtime:
         if not engine.loop.is_running_here():
             message = "the runtime was entered in another event loop or thread"
             raise RuntimeStateError(message)
-        if engine.closing and HOLDER.get() is None:
-            message = "the runtime is closing"
-            raise RuntimeClosedError(message)
+        engine.check_accepts()
         return engine
 
     # --- what a host asks for ------------------------------------------------
@@ -382,18 +394,17 @@ class _Handle(RoomHandle):
     def party(self) -> str:
         return self._key.party
 
-    def _room(self) -> RoomRunner:
-        return self._runtime.engine().room(self._key)
-
     @override
     async def call(self, method: Callable[Concatenate[R, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         name = getattr(method, "__qualname__", repr(method))
-        result: T = await perform(self._room(), "call", name, partial(_run_method, method, args, kwargs))
+        run = partial(run_method, method, args, kwargs)
+        result: T = await perform(self._runtime.engine().services, self._key, "call", name, run)
         return result
 
     @override
     async def request(self, request: object, /) -> Any:
-        return await perform(self._room(), "request", "on_request", partial(_run_on_request, request))
+        run = partial(run_on_request, request)
+        return await perform(self._runtime.engine().services, self._key, "request", "on_request", run)
 
     @override
     def connect(
@@ -424,8 +435,8 @@ class _Handle(RoomHandle):
 
     async def _steer(self, name: str, step: Callable[[RoomStorage], Awaitable[T]]) -> T:
         """Do something to the room's alarms as an event of the room, without starting it."""
-        room = self._room()
-        result: T = await perform(room, "steer", name, lambda _: step(room.context.storage))
+        services = self._runtime.engine().services
+        result: T = await perform(services, self._key, "steer", name, lambda room: step(room.context.storage))
         return result
 
     @override
@@ -449,29 +460,6 @@ class _Handle(RoomHandle):
         return await self._steer("delete_alarm", lambda storage: storage.discard_alarm(name))
 
 
-def _run_method(
-    method: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any], instance: Room
-) -> Awaitable[T]:
-    """Call a method by its name, so that an override wins, or a function with the room as its first argument."""
-    name = getattr(method, "__name__", "")
-    for base in type(instance).__mro__:
-        if base.__dict__.get(name) is method:
-            return getattr(instance, name)(*args, **kwargs)  # type: ignore[no-any-return]
-    owner = getattr(method, "__qualname__", "").rpartition("<locals>.")[2].rpartition(".")[0]
-    if owner:
-        message = f"{method.__qualname__} is no method of {type(instance).__qualname__}"
-        raise WrongRoomError(message)
-    return method(instance, *args, **kwargs)
-
-
-def _run_on_request(request: object, instance: Room) -> Awaitable[Any]:
-    on_request = callback(instance, "on_request")
-    if on_request is None:
-        message = f"{type(instance).__qualname__} has no on_request"
-        raise NoHandlerError(message)
-    return on_request(request)
-
-
 @final
 class _Connecting(AbstractAsyncContextManager[Client]):
     """A client on its way in, and out again."""
@@ -492,20 +480,20 @@ class _Connecting(AbstractAsyncContextManager[Client]):
         self._key = key
         self._id = id
         self._uri = uri
-        self._tags = tuple(tags)
+        self._tags = tags
         self._state = state
         self._request = request
         self._connection: RoomConnection | None = None
 
     @override
     async def __aenter__(self) -> Client:
-        room = self._runtime.engine().room(self._key)
-        connection = self._make(room)
+        services = self._runtime.engine().services
+        connection = self._make(services)
         try:
-            await perform(room, "connect", "on_connect", partial(room.run_on_connect, connection), connection)
-        except ConnectRejectedError:
-            raise
-        except RuntimeClosedError:
+            await perform(
+                services, self._key, "connect", "on_connect", partial(run_on_connect, connection), subject=connection
+            )
+        except (ConnectRejectedError, RuntimeClosedError):
             raise
         except Exception as error:
             rejected = ConnectRejectedError(1011, "on_connect failed")
@@ -526,12 +514,11 @@ class _Connecting(AbstractAsyncContextManager[Client]):
         assert self._connection is not None
         self._connection.hang_up(1000, "", was_clean=True)
 
-    def _make(self, room: RoomRunner) -> RoomConnection:
-        services = room.services
+    def _make(self, services: Services) -> RoomConnection:
         limits = services.limits
         connection_id = f"{services.random.getrandbits(96):024x}" if self._id is None else self._id
         connection = RoomConnection(
-            room.connections,
+            self._key,
             Inbox(services.loop, services.work, limits),
             services.codec,
             limits,
@@ -545,18 +532,5 @@ class _Connecting(AbstractAsyncContextManager[Client]):
         return connection
 
     async def _deliver(self, connection: RoomConnection, message: str | bytes) -> None:
-        room = self._runtime.engine().room(self._key)
-        unit = CURRENT.get()
-        if unit is not None and unit.is_live:
-            await await_earlier(unit)
-        elif room.services.loop.stir is not None:
-            await arrive(room.services)
-        event = room.post_message(connection, message)
-        if event is None:
-            return
-        try:
-            await room.services.work.wait(event.reply)
-        except BaseException:
-            if not event.reply.done:
-                room.mailbox.withdraw(event)
-            raise
+        services = self._runtime.engine().services
+        await deliver(services, self._key, partial(run_on_message, connection, message), connection)

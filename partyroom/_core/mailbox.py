@@ -1,11 +1,11 @@
-"""The events that wait for a room, and those that wait outside because it is full.
+"""The events that wait for a room, and which of them are inside of it already.
 
-Owns the order of arrival (G1) and the bound on it (G6). What comes from the
-runtime itself (alarms, closed connections, errors to hear of) is never held
-back by the bound.
+Owns the order of arrival (G1) and the bound on how many are inside (G6). What
+the runtime itself posts (alarms, closed connections, errors to hear of) has its
+place in the same order, and is neither counted nor held back.
 
-Promises that events leave in the order in which they came, and that one is let
-in, in turn, for each that leaves.
+Promises that events leave in the order in which they came, inside or not, and
+that the first of those outside is let in for each that leaves.
 
 Must never wake anybody by itself: it says who was let in.
 """
@@ -25,27 +25,28 @@ __all__ = ["Mailbox"]
 class Mailbox:
     """A bounded queue. Empty, it costs nothing but itself: most rooms are idle most of the time."""
 
-    __slots__ = ("_bound", "_inside", "_outside")
+    __slots__ = ("_bound", "_events", "_inside", "_outside")
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
-        self._inside: deque[Event] | None = None
+        self._events: deque[Event] | None = None
+        """All that wait, in order."""
+        self._inside = 0
+        """How many of them count against the bound."""
         self._outside: deque[Event] | None = None
+        """Those of them that are not let in yet."""
 
     def __len__(self) -> int:
-        return (len(self._inside) if self._inside else 0) + (len(self._outside) if self._outside else 0)
+        return 0 if self._events is None else len(self._events)
 
     def __iter__(self) -> Iterator[Event]:
-        yield from self._inside or ()
-        yield from self._outside or ()
+        return iter(self._events or ())
 
     def push(self, event: Event) -> bool:
-        """Take an event if there is a place, else let it wait outside; say whether it was taken."""
-        if self._inside is None:
-            self._inside = deque((event,))
-            return True
-        if len(self._inside) < self._bound:
-            self._inside.append(event)
+        """Let an event wait; say whether it is inside."""
+        self.push_always(event)
+        if self._inside < self._bound and self._outside is None:
+            self._let_in(event)
             return True
         if self._outside is None:
             self._outside = deque()
@@ -53,41 +54,52 @@ class Mailbox:
         return False
 
     def push_always(self, event: Event) -> None:
-        """Take an event of the runtime's own, whatever the bound."""
-        if self._inside is None:
-            self._inside = deque()
-        self._inside.append(event)
+        """Let an event of the runtime's own wait, whatever the bound."""
+        if self._events is None:
+            self._events = deque((event,))
+        else:
+            self._events.append(event)
 
     def push_first(self, event: Event) -> None:
-        """Take an event that belongs to the one before it, as the next."""
-        if self._inside is None:
-            self._inside = deque()
-        self._inside.appendleft(event)
+        """Let an event that belongs to the one before it be the next."""
+        if self._events is None:
+            self._events = deque()
+        self._events.appendleft(event)
 
     def pop(self) -> Event | None:
-        """Take out the next event, or give ``None``."""
-        if self._inside is None:
+        """Take out the next event, or give ``None``; then ask whom to let in."""
+        if self._events is None:
             return None
-        event = self._inside.popleft()
-        if not self._inside:
-            self._inside = None
-        return event
-
-    def admit(self) -> Event | None:
-        """Let in the next of those outside, if there is a place; give it."""
-        if self._outside is None or (self._inside is not None and len(self._inside) >= self._bound):
-            return None
-        event = self._outside.popleft()
-        if not self._outside:
-            self._outside = None
-        self.push_always(event)
+        event = self._events.popleft()
+        self._left(event)
         return event
 
     def withdraw(self, event: Event) -> None:
-        """Take out an event that its caller no longer wants; harmless if it has left."""
+        """Take out an event that its caller no longer wants, harmless if it has left; then ask whom to let in."""
+        if self._events is None or event not in self._events:
+            return
+        self._events.remove(event)
         if self._outside is not None and event in self._outside:
             self._outside.remove(event)
             self._outside = self._outside or None
-        elif self._inside is not None and event in self._inside:
-            self._inside.remove(event)
-            self._inside = self._inside or None
+        self._left(event)
+
+    def admit(self) -> Event | None:
+        """Let in the first of those outside if there is a place now, and give it."""
+        if self._outside is None or self._inside >= self._bound:
+            return None
+        event = self._outside.popleft()
+        self._outside = self._outside or None
+        self._let_in(event)
+        return event
+
+    def _let_in(self, event: Event) -> None:
+        event.is_inside = True
+        self._inside += 1
+
+    def _left(self, event: Event) -> None:
+        if event.is_inside:
+            event.is_inside = False
+            self._inside -= 1
+        if not self._events:
+            self._events = None

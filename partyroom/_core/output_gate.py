@@ -2,9 +2,9 @@
 
 Owns the ended events of one room whose outputs have not left, in order.
 
-Promises that they leave in the order in which the events ended, none before
-every commit of an earlier event and its own is confirmed, and that after a refused commit none of
-the later ones leaves as if it had been stored (G5).
+Promises that they leave in the order in which the events ended, none before its
+own commit and those of all earlier events are confirmed, and that after a
+refused commit none of the later ones leaves as if it had been stored (G5).
 
 Must never send anything itself: it says what may leave.
 """
@@ -34,13 +34,14 @@ class OutputGate:
         return self._waiting is None
 
     def __len__(self) -> int:
-        return len(self._waiting) if self._waiting is not None else 0
+        return 0 if self._waiting is None else len(self._waiting)
 
     def add(self, event: Event) -> None:
         """Let an ended event wait for its own commit and those before it."""
         if self._waiting is None:
-            self._waiting = deque()
-        self._waiting.append(event)
+            self._waiting = deque((event,))
+        else:
+            self._waiting.append(event)
 
     def confirm(self, number: int) -> list[Event]:
         """Hear that all commits up to ``number`` are durable; give the events that may leave now, in order."""

@@ -13,16 +13,56 @@ Must never wait, look at a clock, or know how a handler is run.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, Final, Protocol
+from copy import copy
+from typing import Any, Final, Literal, Protocol
 
+from partyroom.errors import OutsideEventError
 from partyroom.types import AlarmRow, RoomKey
 
-__all__ = ["CURRENT", "Event", "Output", "Place", "Unit", "Writes", "find_cycle", "find_way_back"]
+__all__ = [
+    "CURRENT",
+    "Event",
+    "Kind",
+    "Output",
+    "Place",
+    "Run",
+    "Unit",
+    "Writes",
+    "current_unit",
+    "find_cycle",
+    "find_way_back",
+    "stems_from",
+    "unit_of",
+]
 
 Output = Callable[[], None]
 """Something that leaves the room once everything before it is durable."""
+
+Run = Callable[[Any], Any]
+"""Runs a handler: takes the awake room, gives an awaitable."""
+
+Kind = Literal[
+    "alarm_failed",
+    "barrier",
+    "call",
+    "close",
+    "commit",
+    "connect",
+    "error",
+    "message",
+    "request",
+    "ring",
+    "run",
+    "start",
+    "steer",
+    "sync",
+    "task",
+    "wake",
+]
+"""What an event is. ``wake`` is a ring that found no alarm to ring; ``barrier``, ``sync``, ``commit`` and ``task`` run no handler."""
 
 
 class Place(Protocol):
@@ -85,8 +125,8 @@ class Unit:
 
     @property
     def is_live(self) -> bool:
-        """Whether code of this unit may still read, write and send."""
-        return self.open and self.event.open and self.root.open
+        """Whether code of this unit may still read, write and send: neither it nor what it is part of has ended."""
+        return self.open and (self.parent is None or self.parent.is_live)
 
     def layer(self) -> Writes:
         """Give this unit's layer, made at the first write."""
@@ -101,7 +141,13 @@ class Unit:
         self.outputs.append(output)
 
     def merge_into(self, parent: Unit) -> None:
-        """End well: what this unit wrote and sent is the parent's now."""
+        """End well: what this unit wrote and sent is the parent's now.
+
+        Raises :class:`OutsideEventError` if the parent has ended before, so that nothing is lost in silence.
+        """
+        if not parent.is_live:
+            message = f"{self.place.key}: what this was part of has ended before it; nothing of it is stored"
+            raise OutsideEventError(message)
         if self.writes is not None:
             parent.layer().absorb(self.writes)
         for output in self.outputs or ():
@@ -117,34 +163,48 @@ class Unit:
 
 
 class Event(Unit):
-    """One event of a room, or a call nested in one."""
+    """One event of a room, or a call nested in one.
 
-    __slots__ = (
-        "begun",
-        "caller",
-        "calls",
-        "cut",
-        "depth",
-        "error",
-        "kind",
-        "name",
-        "nested",
-        "reply",
-        "result",
-        "ringing",
-        "run",
-        "sealed_as",
-        "subject",
-        "turns",
-        "waiting",
-    )
+    Most events have little of what an event can have, and there is one for each message: so the defaults stand on the
+    class, and making one sets next to nothing.
+    """
+
+    subject: Any = None
+    """What the event is about: its connection or its alarm."""
+    caller: Unit | None = None
+    """The unit of another event that waits for this one, or ``None``."""
+    depth: int = 0
+    """How many calls lie above this event."""
+    waiting: bool = False
+    """Whether the caller still waits: a link of the chain lives no longer."""
+    is_inside: bool = False
+    """Whether it has a place in its room's mailbox."""
+    begun: bool = False
+    cut: BaseException | None = None
+    """Why the runtime ended this event before its handler did: what its caller gets, whatever the handler does."""
+    calls: list[Event] | None = None
+    """The events that code of this one waits for now."""
+    nested: Event | None = None
+    """The nested event that runs in this one now: one at a time."""
+    turns: deque[tuple[Event | None, Any]] | None = None
+    """Those that wait for the nested event to end, in order: with the event that is to run then, or none."""
+    stop: Callable[[], object] | None = None
+    """Cancels the code of a nested event, which runs in another room's task."""
+    reply: Any = None
+    """Where the caller waits, or ``None``."""
+    result: Any = None
+    error: BaseException | None = None
+    ringing: AlarmRow | None = None
+    """The alarm that this event rings: it reads as unset, and goes in this event's commit (G9, G11)."""
+    sealed_as: int = 0
+    """The number of the commit that stores this event; 0 if it has nothing to store."""
 
     def __init__(
         self,
         place: Place,
-        kind: str,
+        kind: Kind,
         name: str,
-        run: Callable[[Any], Any] | None = None,
+        run: Run | None = None,
         *,
         parent: Unit | None = None,
         caller: Unit | None = None,
@@ -153,89 +213,111 @@ class Event(Unit):
         self.event = self
         if parent is None:
             self.root = self
-        self.kind = kind
+        self.kind: Kind = kind
         self.name = name
         """What is shown of it in errors and logs: ``on_message``, ``Counter.increment``."""
         self.run = run
-        """Runs the handler: takes the room, gives an awaitable."""
-        self.subject: Any = None
-        """What the event is about: its connection or its alarm."""
-        self.caller = caller
-        """The unit of another event that waits for this one, or ``None``."""
-        self.depth: int = 0 if caller is None else caller.event.depth + 1
-        """How many calls between rooms lie above this event."""
-        self.waiting = caller is not None
-        """Whether the caller still waits: a link of the chain lives no longer."""
-        self.begun = False
-        self.cut: BaseException | None = None
-        """Why the runtime ended this event before its handler did: what its caller gets, whatever the handler does."""
-        self.calls: list[Event] | None = None
-        """The events that code of this one waits for now."""
-        self.nested: Event | None = None
-        """The nested event that runs in this one now: one at a time."""
-        self.turns: list[Any] | None = None
-        """Those that wait for the nested event to end, in order."""
-        self.reply: Any = None
-        """Where the caller waits, or ``None``."""
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.ringing: AlarmRow | None = None
-        """The alarm that this event rings: it reads as unset, and goes in this event's commit (G9, G11)."""
-        self.sealed_as = 0
-        """The number of the commit that stores this event; 0 if it has nothing to store."""
+        if caller is not None:
+            self.caller = caller
+            self.depth = caller.event.depth + 1
+            self.waiting = True
 
     def __str__(self) -> str:
         return f"{self.place.key} {self.name}"
 
+    def cut_again(self) -> BaseException:
+        """Give a fresh error that says why this event was cut, for code of it that still runs; the first one stays its cause."""
+        assert self.cut is not None
+        error = copy(self.cut)
+        error.__cause__ = self.cut
+        return error
+
 
 CURRENT: Final[ContextVar[Unit | None]] = ContextVar("partyroom_unit", default=None)
-"""The unit that the running code belongs to, whichever handle it uses."""
+"""The unit that the running code was begun in, whichever handle it uses."""
+
+
+def current_unit() -> Unit | None:
+    """Give the innermost unit that has not ended, of those that the running code belongs to.
+
+    A task that outlives its transaction belongs to the event around it; one that outlives its event, to none (G1).
+    """
+    return _innermost_live(CURRENT.get())
+
+
+def _innermost_live(unit: Unit | None) -> Unit | None:
+    while unit is not None and not unit.is_live:
+        unit = unit.parent
+    return unit
+
+
+def unit_of(place: Place, what: str) -> Unit:
+    """Give the unit of ``place`` that the running code belongs to, for ``what`` needs an event of it (G6a).
+
+    Raises :class:`OutsideEventError` if there is none, and why the event was cut if it was.
+    """
+    unit = current_unit()
+    if unit is None or unit.place is not place:
+        message = f"{place.key}: {what} outside an event of this room; use `await ctx.run(...)` from a background task"
+        raise OutsideEventError(message)
+    if unit.root.cut is not None:
+        raise unit.root.cut_again()
+    return unit
+
+
+# --- chains of calls ---------------------------------------------------------
+
+
+def _caller(event: Event) -> Unit | None:
+    """Give the unit that waits for an event, if its caller still does."""
+    return _innermost_live(event.caller) if event.waiting else None
 
 
 def find_way_back(unit: Unit, place: Place) -> Unit | None:
     """Find the unit of ``place`` that waits, along a chain of live calls, for ``unit`` (G1); itself, if it is of ``place``."""
     step: Unit | None = unit
-    while step is not None:
-        if step.place is place:
-            return step
-        event = step.event
-        step = event.caller if event.waiting else None
-    return None
+    while step is not None and step.place is not place:
+        step = _caller(step.event)
+    return step
+
+
+def stems_from(event: Event, call: Event) -> bool:
+    """Say whether an event was called by ``call``, directly or through others, also if nobody waits any more."""
+    step: Event | None = event
+    while step is not None and step is not call:
+        step = None if step.caller is None else step.caller.event
+    return step is call
 
 
 def find_cycle(unit: Unit, target: Event | None) -> list[Event] | None:
     """Say whether ``target`` waits, directly or through others, for an event that waits for ``unit`` (G1).
 
     ``target`` is the event whose end a new wait of ``unit`` would depend on: the running one of the room that it
-    calls. Gives the cycle, beginning with ``unit``'s own event, or ``None``. A wait for a full mailbox counts as one
-    for the room's running event, and a nested event that waits for its turn as one for the nested event that runs.
+    calls. Gives the events of the cycle, beginning and ending with ``unit``'s own, each waiting for the next, or
+    ``None``. A wait for a full mailbox counts as one for the room's running event, and a nested event that waits for
+    its turn as one for the nested event that runs.
     """
     mine = _waiting_for(unit)
+    todo: list[tuple[Event, ...]] = [] if target is None else [(target,)]
     seen: set[Event] = set()
-    todo: list[tuple[Event, list[Event]]] = [] if target is None else [(target, [unit.event])]
     while todo:
-        event, path = todo.pop()
-        if event in seen:
-            continue
-        seen.add(event)
-        path = [*path, event]
-        if event in mine:
-            return path
-        for call in event.calls or ():
-            awaited = _awaited(call)
-            if awaited is not None:
-                todo.append((awaited, path))
+        path = todo.pop()
+        last = path[-1]
+        if last in mine:
+            return [unit.event, *path, *reversed(mine[: mine.index(last)])]
+        if last not in seen:
+            seen.add(last)
+            todo.extend((*path, awaited) for call in last.calls or () if (awaited := _awaited(call)) is not None)
     return None
 
 
-def _waiting_for(unit: Unit) -> set[Event]:
-    """Give the events that cannot end before ``unit`` does, its own among them."""
-    found: set[Event] = set()
+def _waiting_for(unit: Unit) -> list[Event]:
+    """Give the events that cannot end before ``unit`` does, from its own outwards."""
+    found: list[Event] = []
     step: Unit | None = unit
     while step is not None:
-        found.add(step.event)
-        found.add(step.root)
-        step = step.event.caller if step.event.waiting else None
+        found += [event for event in (step.event, step.root) if event not in found]
+        step = _caller(step.event)
     return found
 
 

@@ -534,13 +534,12 @@ class BadScheduler(AlarmScheduler):
 
 async def test_a_plug_in_that_fails_fails_the_test() -> None:
     harness = Harness(PARTIES, scheduler=BadScheduler())
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(ZeroDivisionError):
         async with harness:
             client = await harness.connect(harness.parties["draft"].get("a"))
             await client.send("hi")
             for _ in range(10):
                 await harness.settle()
-    assert isinstance(caught.value.exceptions[0], ZeroDivisionError)
 
 
 async def test_a_context_that_leaked_out_of_one_run_is_of_no_use_in_the_next() -> None:
