@@ -93,6 +93,7 @@ class Loop:
         "one_shot",
         "spawn",
         "stir",
+        "tie",
         "token",
     )
 
@@ -122,6 +123,8 @@ class Loop:
         """Starts a task that belongs to no task group. It must not raise."""
         self.stir: Callable[[], Awaitable[None]] | None = None
         """Lets others go first, as often as it likes; for tests that try many orders."""
+        self.tie: Callable[[], float] | None = None
+        """Decides who comes first of timers that are due together; for the same tests."""
 
     def is_running_here(self) -> bool:
         """Say whether the code that asks runs in this loop."""

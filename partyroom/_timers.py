@@ -36,9 +36,9 @@ class Entry:
 
     __slots__ = ("_owner", "_rank", "call", "due", "timer")
 
-    def __init__(self, owner: Timers, due: int, timer: Timer, rank: int, call: Callable[[], object]) -> None:
+    def __init__(self, owner: Timers, due: int, timer: Timer, tie: float, rank: int, call: Callable[[], object]) -> None:
         self._owner = owner
-        self._rank = (due, timer.room or ("", ""), timer.kind, timer.name, rank)
+        self._rank = (due, tie, timer.room or ("", ""), timer.kind, timer.name, rank)
         self.due = due
         """When, in microseconds of its line."""
         self.timer = timer
@@ -81,7 +81,8 @@ class Timers:
 
     def call_at(self, due: int, timer: Timer, call: Callable[[], object]) -> Entry:
         """Have ``call()`` called at ``due``, in microseconds of this line, or after."""
-        entry = Entry(self, due, timer, next(self._ranks), call)
+        tie = 0.0 if self._loop.tie is None else self._loop.tie()
+        entry = Entry(self, due, timer, tie, next(self._ranks), call)
         heappush(self._heap, entry)
         # Looked at is what the sleeper sleeps for, also if that was cancelled since: events that all have a time limit
         # come and go without waking it.
