@@ -15,6 +15,7 @@ Must never know what a job is.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from operator import is_
@@ -30,6 +31,8 @@ __all__ = ["Job", "Worker", "Workers"]
 
 MAX_IDLE: Final = 64
 """How many workers are kept for the next burst; each costs a task, some 4 KB."""
+TURN: Final = 64
+"""After how many jobs a worker lets the loop run: they may all have been done without a wait."""
 
 
 class Job(Protocol):
@@ -46,24 +49,18 @@ class Worker:
 
     __slots__ = ("_clean", "call", "is_dirty", "job", "scope", "task")
 
-    def __init__(self, job: Job, task: object) -> None:
-        self.job: Job | None = job
-        """What it works on."""
+    def __init__(self, task: object) -> None:
+        self.job: Job | None = None
+        """What it works on; kept over a cancellation, to be gone on with in a fresh scope."""
         self.task = task
         """The loop's own task, for those who want to say what it waits for."""
         self.scope = CancelScope(shield=True)
         """The scope that the job runs in now."""
         self.call: OneShot[None] | None = None
-        """Where the worker waits for its next job."""
+        """Where the worker waits to be called."""
         self.is_dirty = False
         """Whether the context was found changed."""
         self._clean = copy_context()
-
-    def pick_up(self, job: Job) -> None:
-        """Wake the idle worker for a job."""
-        assert self.call is not None
-        self.job = job
-        self.call.set(None)
 
     def may_go_on(self) -> bool:
         """Look whether other code may run in this worker now: its scope is not cancelled, its context as it was in the beginning."""
@@ -75,25 +72,40 @@ class Worker:
 
 @final
 class Workers:
-    """The pool: as many workers as jobs wait or run, and a few that idle."""
+    """The pool: one worker for each job that waits for something, one that goes on with the others, and a few that idle.
 
-    def __init__(self, loop: Loop, work: Work, spawn: Callable[[Callable[[Job], Awaitable[None]], Job], None]) -> None:
+    Jobs that are ready queue for whichever worker is free, which takes one after the other: most never wait, so that a
+    burst of a thousand needs no thousand tasks. A worker that begins a job while others are ready calls a second one
+    to stand by, which goes on with those if the job does wait.
+    """
+
+    def __init__(self, loop: Loop, work: Work, spawn: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
         self._loop = loop
         self._work = work
         self._spawn = spawn
-        self._is_spawning = False
+        self._ready: deque[Job] = deque()
+        self._is_called = False
+        """Whether a worker stands by: it was called, and has not looked for a job yet."""
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
         self._has_stopped = False
 
     def submit(self, job: Job) -> None:
         """Have a worker pick up a job soon. Once the pool has stopped, nobody does."""
+        self._ready.append(job)
+        self._call()
+
+    def _call(self) -> None:
+        """Have a worker look for a job, unless one stands by already."""
+        if self._is_called or self._has_stopped:
+            return
+        self._is_called = True
         if self._idle:
-            self._idle.pop().pick_up(job)
-        elif not self._has_stopped:
-            self._is_spawning = True
-            self._spawn(self._main, job)
-            self._is_spawning = False
+            call = self._idle.pop().call
+            assert call is not None
+            call.set(None)
+        else:
+            self._spawn(self._main)
 
     def stop(self) -> None:
         """End all workers, those that are in the middle of a job by cancellation."""
@@ -101,52 +113,64 @@ class Workers:
         for worker in self._all:
             worker.scope.cancel()
 
-    async def _main(self, job: Job) -> None:
+    async def _main(self) -> None:
         task = self._loop.current_task()
         HOLDER.set(Holder(task, self._work))
-        worker = Worker(job, task)
+        worker = Worker(task)
         self._all.add(worker)
         try:
-            await self._live(worker, is_eager=self._is_spawning)
+            await self._live(worker)
         except get_cancelled_exc_class():
             # Not by this pool: something in the job cancelled its own task. The job is another worker's now.
             pass
         finally:
             self._all.discard(worker)
         if worker.job is not None:
-            self.submit(worker.job)
+            self._ready.appendleft(worker.job)
+        if self._ready:
+            self._call()
 
-    async def _live(self, worker: Worker, *, is_eager: bool) -> None:
+    async def _live(self, worker: Worker) -> None:
         """Do one job after the other, in a fresh scope whenever the last one was cancelled, until the context is spent."""
+        with worker.scope:
+            # Where tasks are begun eagerly, this runs inside of ``submit``: let whoever submitted go on first.
+            await checkpoint()
+            if self._loop.stir is not None:
+                await self._loop.stir()
+            self._is_called = False
         while not worker.is_dirty and not self._has_stopped:
             with CancelScope(shield=True) as worker.scope:
-                if is_eager:
-                    # This runs inside of ``submit``: let whoever submitted go on first.
-                    is_eager = False
-                    await checkpoint()
-                if self._loop.stir is not None:
-                    await self._loop.stir()
                 if not await self._serve(worker):
                     return
 
     async def _serve(self, worker: Worker) -> bool:
         """Do one job after the other until scope or context are spent; ``False`` if there are workers enough without this one."""
+        done = 0
         while not worker.is_dirty and not worker.scope.cancel_called:
             if worker.job is None:
-                if len(self._idle) >= MAX_IDLE:
-                    return False
-                await self._wait_for_job(worker)
-            assert worker.job is not None
+                if not self._ready:
+                    if len(self._idle) >= MAX_IDLE:
+                        return False
+                    await self._rest(worker)
+                    continue
+                worker.job = self._ready.popleft()
+                if self._ready:
+                    self._call()
             await worker.job.work(worker)
             worker.job = None
+            done += 1
+            if not done % TURN:
+                await checkpoint()
         return True
 
-    async def _wait_for_job(self, worker: Worker) -> None:
+    async def _rest(self, worker: Worker) -> None:
+        """Idle until called."""
         call: OneShot[None] = self._loop.one_shot()
         worker.call = call
         self._idle.append(worker)
         try:
             await call.wait()
+            self._is_called = False
         finally:
             if not call.done:
                 self._idle.remove(worker)
