@@ -1,7 +1,8 @@
 """The testing kit: thirty days in a millisecond, and every crash there is.
 
 For authors of rooms: :class:`Harness` is a runtime under test, :class:`FakeClock`
-its time, :class:`FakeClient` a client with an inbox.
+its time, :class:`FakeClient` a client with an inbox; :func:`every_crash` and
+:func:`many_orders` run a scenario through all that may go wrong with it.
 
 For authors of backends: :class:`BackendContract` judges a store, and
 :class:`FaultyBackend` and :class:`RecordingBackend` wrap one.
@@ -14,15 +15,19 @@ from __future__ import annotations
 
 from partyroom.testing._harness_probe import LoggedEvent, RoomError
 from partyroom.testing.backend_contract import BackendContract
+from partyroom.testing.crash_points import CrashPoint, CrashReport, every_crash
 from partyroom.testing.fake_client import FakeClient
 from partyroom.testing.fake_clock import FakeClock, Fired, Pending
 from partyroom.testing.faults import FaultyBackend
 from partyroom.testing.harness import Harness
+from partyroom.testing.many_orders import OrdersReport, many_orders
 from partyroom.testing.options import HarnessOptions
 from partyroom.testing.recording import RecordingBackend
 
 __all__ = [
     "BackendContract",
+    "CrashPoint",
+    "CrashReport",
     "FakeClient",
     "FakeClock",
     "FaultyBackend",
@@ -30,7 +35,10 @@ __all__ = [
     "Harness",
     "HarnessOptions",
     "LoggedEvent",
+    "OrdersReport",
     "Pending",
     "RecordingBackend",
     "RoomError",
+    "every_crash",
+    "many_orders",
 ]

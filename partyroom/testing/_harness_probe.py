@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from random import Random  # noqa: TID251 - chance by a seed, which a test gives
-from typing import Any, TypeVar, final
+from typing import Any, Final, final
 
 import attrs
 from anyio.lowlevel import cancel_shielded_checkpoint
@@ -30,10 +30,9 @@ from partyroom.types import RoomKey
 
 __all__ = ["HarnessProbe", "LoggedEvent", "RoomError"]
 
-T = TypeVar("T")
-
-MOST_TURNS = 4
-"""Before how many turns of others, less one, a task may wait when orders are shuffled. More find nothing new, and take longer."""
+TURNS: Final = (0, 0, 0, 0, 1, 1, 2, 3, 5, 20)
+"""How many turns of others a task may wait when orders are shuffled: mostly none or few, and now and then so many that
+others finish all they had in hand."""
 
 
 @attrs.frozen
@@ -78,6 +77,7 @@ class HarnessProbe(Probe):
         self._clock = clock
         self._sleeps_at_once = sleeps_at_once
         self._stir = stir
+        self._is_looking = True
         self._begun: dict[Event, tuple[datetime, float]] = {}
         self._log: list[LoggedEvent] = []
         self._in_order: list[LoggedEvent] = []
@@ -95,7 +95,7 @@ class HarnessProbe(Probe):
     def loop(self) -> Loop:
         loop = current_loop()
         if self._stir is not None:
-            loop.stir = _stirring(self._stir)
+            loop.stir, loop.tie = _stirring(self._stir), self._stir.random
             loop.one_shot = _stirred(loop.one_shot, loop.stir)
         return loop
 
@@ -106,7 +106,7 @@ class HarnessProbe(Probe):
     @override
     def event_ended(self, event: Event, /) -> None:
         began = self._begun.pop(event, None)
-        if began is not None:
+        if began is not None and self._is_looking:
             outcome = "ok" if event.error is None else type(event.error).__name__
             self._log.append(LoggedEvent(began[0], event.place.key, event.name, outcome))
 
@@ -116,7 +116,7 @@ class HarnessProbe(Probe):
 
     @override
     def event_failed(self, event: Event, error: BaseException, /, *, heard: bool) -> None:
-        if not isinstance(error, RuntimeClosedError):
+        if self._is_looking and not isinstance(error, RuntimeClosedError):
             self.errors.append(RoomError(self._clock.now(), event.place.key, event.name, error, heard))
 
     # --- what a harness asks -------------------------------------------------
@@ -142,15 +142,20 @@ class HarnessProbe(Probe):
         """Give the names of the room's events whose writes were handed on to be committed since the last time."""
         return self._sealed.pop(room, [])
 
-    def forget(self) -> None:
-        """Know nothing of events that a crash has ended."""
+    def look_away(self) -> None:
+        """Hear of nothing more: what a killed runtime still does, a killed process would not."""
+        self._is_looking = False
+
+    def look_on(self) -> None:
+        """Hear of a new run, and know nothing of what was cut off in the last."""
+        self._is_looking = True
         self._begun.clear()
         self._sealed.clear()
 
 
 def _stirring(random: Random) -> Callable[[], Awaitable[None]]:
     async def stir() -> None:
-        for _ in range(random.randrange(MOST_TURNS)):
+        for _ in range(random.choice(TURNS)):
             await cancel_shielded_checkpoint()
 
     return stir

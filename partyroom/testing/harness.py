@@ -154,7 +154,7 @@ class Harness:
         """End the runtime as a crash would: what hangs in a failed test is not waited for."""
         try:
             if self._engine is not None:
-                self._crash("the test failed")
+                self.kill("the test failed")
                 await self._end()
         finally:
             self._leave()
@@ -167,6 +167,7 @@ class Harness:
     async def _begin(self) -> None:
         self._stop, self._ended, ready = Event(), Event(), Event()
         self._clients = []
+        self._probe.look_on()
 
         async def live() -> None:
             """Hold the runtime in a task of its own: a test may restart it anywhere, whatever blocks it has open."""
@@ -236,19 +237,19 @@ class Harness:
 
         Events that were not committed are gone; their callers get :class:`RuntimeCrashedError`.
         """
-        self._crash("Harness.crash()")
+        self.kill("Harness.crash()")
+        await self.revive()
+
+    async def revive(self) -> None:
+        """Start the runtime again, on what was durable, after :meth:`kill`."""
         await self._end()
         await self._begin()
         await self.settle()
 
-    def _crash(self, why: str) -> None:
-        engine = self._checked_engine()
-        was_closing = engine.closing
-        engine.crash(RuntimeCrashedError(f"the runtime crashed: {why}"))
-        if was_closing:
-            # Either end takes a token until the runtime is left, which gives one back.
-            engine.work.give()
-        self._probe.forget()
+    def kill(self, why: str) -> None:
+        """Kill the runtime at once, wherever this is called; nothing can be done with it until :meth:`revive`."""
+        self._probe.look_away()
+        self._checked_engine().crash(RuntimeCrashedError(f"the runtime crashed: {why}"))
 
     # --- time ----------------------------------------------------------------
 

@@ -1,0 +1,222 @@
+"""Every crash there is: a scenario is run again for each of its commits, and killed there.
+
+Owns the counting of a scenario's commits, the crash at each of them, what comes
+after it, and the report.
+
+Promises that every commit of the scenario is crashed at in every moment asked
+for; that what a room finds after the crash is what was durable then, and nothing
+else; and that a failure names the commit, what it would have stored, and the event.
+
+Must never let one run see anything of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Final, TypeAlias, final
+
+import attrs
+from anyio import CancelScope
+from typing_extensions import Unpack, override
+
+from partyroom._core.instants import from_micros
+from partyroom._services import RoomFactory
+from partyroom.backends.memory import MemoryBackend
+from partyroom.errors import BrokenInvariantError, PartyroomError
+from partyroom.protocols import Codec
+from partyroom.testing._crashing_backend import CrashingBackend, Moment
+from partyroom.testing.harness import Harness
+from partyroom.testing.options import BackendFactory, RuntimeOptions
+from partyroom.types import Commit
+
+__all__ = ["CrashPoint", "CrashReport", "Scenario", "every_crash"]
+
+Scenario: TypeAlias = Callable[[Harness], Awaitable[object]]
+"""Does something with rooms, or checks something of them; given a harness of its own."""
+
+MOMENTS: Final[tuple[Moment, ...]] = ("before", "unanswered", "answered")
+IN_WORDS: Final[Mapping[Moment, str]] = {
+    "before": "before it was stored",
+    "unanswered": "when it was stored, and nobody was told",
+    "answered": "when it was stored, and right after it was told",
+}
+
+
+@attrs.frozen
+class CrashPoint:
+    """One commit of a scenario, and a moment of it."""
+
+    number: int
+    """The how-manieth commit, from 1."""
+    moment: Moment
+    room: str
+    events: tuple[str, ...]
+    """The events whose writes the commit holds; several of one room may go as one."""
+    stores: tuple[str, ...]
+    """What the commit stores, a line each."""
+
+    @override
+    def __str__(self) -> str:
+        what = "\n    ".join(self.stores)
+        events = ", ".join(self.events) or "an event"
+        return (
+            f"crash at commit {self.number}, {IN_WORDS[self.moment]}: {self.room}, {events}, which stores\n    {what}"
+        )
+
+
+@attrs.frozen
+class CrashReport:
+    """What :func:`every_crash` went through."""
+
+    commits: int
+    """How many commits the scenario has."""
+    crashes: int
+    """How many runs were killed."""
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.commits} commits, {self.crashes} crashes"
+
+
+async def every_crash(
+    scenario: Scenario,
+    invariant: Scenario,
+    *,
+    parties: Mapping[str, RoomFactory],
+    backend: BackendFactory = MemoryBackend,
+    let_pass: timedelta = timedelta(hours=1),
+    moments: Sequence[Moment] = MOMENTS,
+    **options: Unpack[RuntimeOptions],
+) -> CrashReport:
+    """Run a scenario, killing the runtime at each of its commits in turn, and check that an invariant holds afterwards.
+
+    ``await scenario(harness)`` is run once to count its commits, and then again for each commit and each of
+    ``moments``, on a fresh backend that ``backend()`` makes. At the crash the scenario is cancelled, as the process that
+    it stands for is gone; the runtime starts again on what was durable; ``let_pass`` of virtual time passes, so that
+    alarms and their retries ring; then ``await invariant(harness)`` is to raise if something is wrong. Raises
+    :class:`BrokenInvariantError`, with an entry for each crash after which it did.
+    """
+    runs = _Runs(scenario, invariant, parties, backend, let_pass, options)
+    commits = await runs.run_whole()
+    failures: list[str] = []
+    first: Exception | None = None
+    crashes = 0
+    for number in range(1, commits + 1):
+        for moment in moments:
+            crashed, point, error = await runs.run_to(number, moment)
+            crashes += crashed
+            if error is not None:
+                first = first or error
+                failures.append(f"{point}\n  then: {type(error).__name__}: {error}")
+    report = CrashReport(commits, crashes)
+    if failures:
+        message = (
+            f"the invariant does not hold after {len(failures)} of {report.crashes} crashes ({report.commits} commits)"
+        )
+        raise BrokenInvariantError(message, tuple(failures)) from first
+    return report
+
+
+@final
+class _Runs:
+    """The runs of one scenario."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        invariant: Scenario,
+        parties: Mapping[str, RoomFactory],
+        backend: BackendFactory,
+        let_pass: timedelta,
+        options: RuntimeOptions,
+    ) -> None:
+        self._scenario = scenario
+        self._invariant = invariant
+        self._parties = parties
+        self._backend = backend
+        self._let_pass = let_pass
+        self._options = options
+
+    async def run_whole(self) -> int:
+        """Run the scenario without a crash; give how many commits it has."""
+        backend = CrashingBackend(self._backend(), lambda _commit: None)
+        try:
+            async with Harness(self._parties, backend=backend, **self._options) as harness:
+                await self._scenario(harness)
+                await harness.settle()
+                commits = backend.commits
+                await self._check(harness)
+        except Exception as error:
+            message = "the invariant does not hold even without a crash"
+            raise BrokenInvariantError(message, (f"{type(error).__name__}: {error}",)) from error
+        return commits
+
+    async def _check(self, harness: Harness) -> None:
+        await harness.advance(self._let_pass)
+        await self._invariant(harness)
+
+    async def run_to(self, number: int, moment: Moment) -> tuple[bool, CrashPoint | None, Exception | None]:
+        """Run the scenario up to a crash, and what comes after it; give whether it came so far, and what went wrong."""
+        points: list[CrashPoint] = []
+        backend = CrashingBackend(
+            self._backend(),
+            lambda commit: points.append(_point(harness, commit, len(points) + 1, moment)),
+            nth=number,
+            moment=moment,
+        )
+        harness = Harness(self._parties, backend=backend, **self._options)
+        try:
+            async with harness:
+                if not await self._run_and_crash(harness, backend):
+                    return False, None, None
+                backend.let_go()
+                await harness.revive()
+                await self._check(harness)
+        except Exception as error:  # noqa: BLE001 - whatever is raised by then is what went wrong
+            return True, points[number - 1], error
+        return True, points[number - 1], None
+
+    async def _run_and_crash(self, harness: Harness, backend: CrashingBackend) -> bool:
+        """Run the scenario until it is killed; say whether it was."""
+        with CancelScope() as scope:
+
+            def kill() -> None:
+                harness.kill(f"every_crash, at commit {backend.commits}")
+                scope.cancel()
+
+            backend.kill = kill
+            try:
+                await self._scenario(harness)
+                await harness.settle()
+            except Exception:
+                # What a scenario does of itself it did in the whole run too: this is how it learns of the crash.
+                if not backend.reached:
+                    raise
+        if backend.reached:
+            with CancelScope(shield=True):
+                await backend.killed.wait()
+        return backend.reached
+
+
+def _point(harness: Harness, commit: Commit, number: int, moment: Moment) -> CrashPoint:
+    codec = harness.runtime.codec
+    stores = ["everything deleted"] if commit.clear else []
+    for key, value in commit.values.items():
+        stores.append(f"{key!r} deleted" if value is None else f"{key!r}: {_decoded(codec, value)}")
+    for name, row in commit.alarms.items():
+        alarm = f"alarm {name!r}" if name else "the alarm"
+        if row is None:
+            stores.append(f"{alarm} deleted")
+        else:
+            when = "kept without a time" if row.due is None else f"at {from_micros(row.due).isoformat()}"
+            stores.append(f"{alarm} {when}")
+    events = harness.probe.take_sealed(commit.room)
+    return CrashPoint(number, moment, str(commit.room), tuple(events), tuple(stores))
+
+
+def _decoded(codec: Codec, value: bytes) -> str:
+    try:
+        return repr(codec.decode(value))
+    except PartyroomError:
+        return repr(value)

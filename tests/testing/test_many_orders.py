@@ -1,0 +1,182 @@
+"""Many orders of one scenario: different ones, legal ones, and each made again by its seed alone."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import pytest
+
+from partyroom import Alarm, Connection, Room
+from partyroom.errors import BrokenInvariantError
+from partyroom.testing import Harness, OrdersReport, many_orders
+
+pytestmark = pytest.mark.anyio
+
+MINUTE = timedelta(minutes=1)
+
+
+class Diary(Room):
+    """Writes down what comes, in the order in which it comes."""
+
+    async def note(self, line: str) -> None:
+        lines = await self.ctx.storage.get("lines", [])
+        await self.ctx.storage.put("lines", [*lines, line])
+
+    async def on_message(self, message: str | bytes, sender: Connection) -> None:
+        await self.note(str(message))
+
+    async def lines(self) -> list[str]:
+        found: list[str] = await self.ctx.storage.get("lines", [])
+        return found
+
+
+class Bell(Room):
+    async def arm(self) -> None:
+        await self.ctx.storage.set_alarm(MINUTE)
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        await self.ctx.parties["diary"].get("a").call(Diary.note, self.ctx.id)
+
+
+PARTIES = {"diary": Diary, "bell": Bell}
+
+
+async def equal_timers(harness: Harness) -> None:
+    for name in "xyz":
+        await harness.parties["bell"].get(name).call(Bell.arm)
+    await harness.restart()
+    await harness.advance(MINUTE)
+
+
+async def arriving_calls(harness: Harness) -> None:
+    async with anyio.create_task_group() as tasks:
+        for name in "xyz":
+            tasks.start_soon(harness.parties["diary"].get("a").call, Diary.note, name)
+
+
+async def arriving_messages(harness: Harness) -> None:
+    clients = {name: await harness.connect(harness.parties["diary"].get("a")) for name in "xyz"}
+    async with anyio.create_task_group() as tasks:
+        for name, client in clients.items():
+            tasks.start_soon(client.send, name)
+
+
+async def woken_rooms(harness: Harness) -> None:
+    """Three sleeping handlers wake at one instant and go on to one room."""
+    async with anyio.create_task_group() as tasks:
+        for name in "xyz":
+            tasks.start_soon(harness.parties["sleeper"].get(name).call, Sleeper.nap_and_note)
+        await harness.advance(MINUTE)
+
+
+class Sleeper(Room):
+    async def nap_and_note(self) -> None:
+        await self.ctx.clock.sleep(MINUTE)
+        await self.ctx.parties["diary"].get("a").call(Diary.note, self.ctx.id)
+
+
+every_scenario = pytest.mark.parametrize("scenario", [equal_timers, arriving_calls, arriving_messages, woken_rooms])
+
+
+async def found_orders(scenario: Any, seeds: Any) -> list[str]:
+    found: list[str] = []
+
+    async def collect(harness: Harness) -> None:
+        stored = await harness.stored(harness.parties["diary"].get("a"))
+        found.append("".join(stored["lines"]))
+
+    await many_orders(scenario, collect, parties={**PARTIES, "sleeper": Sleeper}, seeds=seeds)
+    return found
+
+
+@every_scenario
+async def test_all_orders_are_found_and_nothing_is_lost(scenario: Any) -> None:
+    found = await found_orders(scenario, range(60))
+    print(scenario.__name__, len(found), "runs", len(set(found)), "orders")
+    assert {"xyz"} == {"".join(sorted(each)) for each in found}
+    assert {"xyz", "xzy", "yxz", "yzx", "zxy", "zyx"} == set(found)
+
+
+@every_scenario
+async def test_a_seed_alone_makes_the_same_order_again(scenario: Any) -> None:
+    first = await found_orders(scenario, range(10))
+    assert first == await found_orders(scenario, range(10))
+    assert [first[7]] == await found_orders(scenario, [7])
+
+
+async def test_messages_of_one_client_stay_in_order() -> None:
+    async def scenario(harness: Harness) -> None:
+        clients = [await harness.connect(harness.parties["diary"].get("a")) for _ in range(3)]
+
+        async def send(number: int) -> None:
+            for part in range(4):
+                await clients[number].send(f"{number}{part}")
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(3):
+                tasks.start_soon(send, number)
+
+    async def invariant(harness: Harness) -> None:
+        lines = await harness.parties["diary"].get("a").call(Diary.lines)
+        for number in range(3):
+            assert [f"{number}{part}" for part in range(4)] == [each for each in lines if each.startswith(str(number))]
+
+    report = await many_orders(scenario, invariant, parties=PARTIES, seeds=range(30))
+    assert 30 == report.seeds
+
+
+async def test_a_failure_prints_its_seed_and_the_last_events() -> None:
+    async def invariant(harness: Harness) -> None:
+        lines = await harness.parties["diary"].get("a").call(Diary.lines)
+        assert "z" != lines[0]
+
+    with pytest.raises(BrokenInvariantError) as caught:
+        await many_orders(arriving_calls, invariant, parties=PARTIES, seeds=range(40))
+    print(caught.value.summary)
+    failing = [int(each.split()[1]) for each in caught.value.failures]
+    assert 5 <= len(failing) <= 30
+    assert f"seed {failing[0]} (again: seeds=[{failing[0]}]): AssertionError" in caught.value.failures[0]
+    assert "\n    diary/a Diary.note\n    diary/a Diary.note\n    diary/a Diary.note" in caught.value.failures[0]
+    assert isinstance(caught.value.__cause__, AssertionError)
+    for seed in failing[:3]:
+        with pytest.raises(
+            BrokenInvariantError, match=rf"does not hold with 1 of 1 seeds, 1 different orders\n\nseed {seed} "
+        ):
+            await many_orders(arriving_calls, invariant, parties=PARTIES, seeds=[seed])
+
+
+async def test_a_scenario_that_fails_itself_is_a_failure_of_its_seed() -> None:
+    async def scenario(_harness: Harness) -> None:
+        raise LookupError
+
+    async def invariant(_harness: Harness) -> None:
+        pass
+
+    with pytest.raises(
+        BrokenInvariantError, match=r"seed 3 .*: LookupError: \n  the last events, as they ended:\n    none"
+    ):
+        await many_orders(scenario, invariant, parties=PARTIES, seeds=[3])
+
+
+async def test_the_report_counts_seeds_and_orders() -> None:
+    async def scenario(harness: Harness) -> None:
+        await harness.wake(harness.parties["diary"].get("a"))
+
+    async def invariant(_harness: Harness) -> None:
+        pass
+
+    report = await many_orders(scenario, invariant, parties=PARTIES, seeds=[1, 2], let_pass=timedelta())
+    assert OrdersReport(2, 1) == report
+    assert "2 seeds, 1 different orders" == str(report)
+
+
+async def test_a_harness_is_shuffled_by_hand_with_the_same_seed() -> None:
+    orders: set[str] = set()
+    for seed in range(20):
+        async with Harness(PARTIES, seed=seed, shuffled=True) as harness:
+            await equal_timers(harness)
+            orders.add("".join((await harness.stored(harness.parties["diary"].get("a")))["lines"]))
+            harness.assert_idle()
+    assert len(orders) > 1
