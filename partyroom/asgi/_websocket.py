@@ -193,7 +193,8 @@ class WebSocket:
         while True:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
-                self._leave(message.get("code", NO_STATUS), message.get("reason") or "")
+                # Some servers give a code of their own type.
+                self._leave(int(message.get("code", NO_STATUS)), message.get("reason") or "")
                 return
             if not await self._hand_on(message):
                 return
@@ -216,8 +217,7 @@ class WebSocket:
 
     def _leave(self, code: int, reason: str) -> None:
         """Hear that the client has gone: nobody is to be spoken to any more."""
-        if self._left is None:
-            self._left = (code, reason)
+        self._left = self._left or (code, reason)
         self._tasks.cancel_scope.cancel()
 
     async def _go(self, client: RoomClient) -> None:
