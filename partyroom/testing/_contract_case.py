@@ -13,7 +13,7 @@ Must never know a clause.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, partial
 from inspect import cleandoc
@@ -165,7 +165,7 @@ class Contract(ABC):
                 raise found from found.__cause__
 
     _root: Path
-    _numbers: count[int]
+    _numbers: Iterator[int]
 
 
 def alarm(room: RoomKey, name: str, due: int | None) -> AlarmRow:
