@@ -22,7 +22,8 @@ SOURCES = sorted(path for folder in ("partyroom", "tests", "benchmarks") for pat
 TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
 
 WAITS_OR_PRETENDS = re.compile(
-    r"^\s*(?:import|from) (?:time|random|mock|unittest)\b"  # the clock is given, chance is hypothesis', nothing is faked
+    r"^\s*(?:import|from) (?:time|mock|unittest)\b"  # the clock is given, nothing is faked
+    r"|^\s*import random\b"  # chance comes from hypothesis, or from a Random with a seed
     r"|\b(?:anyio|asyncio|trio|time)\.sleep\((?!0\))",
     re.MULTILINE,
 )
