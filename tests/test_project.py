@@ -24,7 +24,8 @@ TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if path != Path(_
 WAITS_OR_PRETENDS = re.compile(
     r"^\s*(?:import|from) (?:time|mock|unittest)\b"  # the clock is given, nothing is faked
     r"|^\s*import random\b"  # chance comes from hypothesis, or from a Random with a seed
-    r"|\b(?:anyio|asyncio|trio|time)\.sleep\((?!0\))",
+    # An hour is a wait that a test is about, and ends.
+    r"|\b(?:anyio|asyncio|trio|time)\.sleep\((?!0\)|3600\))",
     re.MULTILINE,
 )
 
