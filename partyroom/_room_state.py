@@ -6,18 +6,18 @@ what neither says.
 Promises that a read sees every sealed commit of the room, confirmed or not
 (G16), and that what was read once costs next to nothing the second time.
 
-Must never know of the running event: its own layers are handed in.
+Must never know of the running event, whose layers are laid over what is told here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from datetime import datetime
 from typing import final
 
 from partyroom._core.alarm_table import AlarmTable
 from partyroom._core.instants import from_micros
-from partyroom._core.pages import Page, merge
+from partyroom._core.pages import Page
 from partyroom._core.read_cache import CacheBudget, RoomView, Unknown
 from partyroom._core.units import Writes
 from partyroom.protocols import StorageBackend
@@ -65,26 +65,16 @@ class RoomState:
         finally:
             view.end_read()
 
-    async def page(self, keys: KeyRange, limit: int, layers: Iterable[Writes]) -> Page:
-        """Give the first entries of a range, with an event's own layers, the lowest first, laid over what is known."""
-        over: dict[str, bytes | None] = {}
-        cleared = False
-        for layer in layers:
-            if layer.clear:
-                over, cleared = {}, True
-            over.update(layer.values)
-        below = Page((), None) if cleared else await self._page_below(keys, limit)
-        return merge(keys, below, over, limit)
-
-    async def _page_below(self, keys: KeyRange, limit: int) -> Page:
+    async def page(self, keys: KeyRange, limit: int, read: int) -> Page:
+        """Give the first entries of a range, at most ``limit``; where nothing is known of them, ``read`` are read at once."""
         view = self._view
         gap = view.first_gap(keys)
         if gap is None:
             return view.page(keys, limit)
         view.begin_read()
         try:
-            rows = await self._backend.scan(self._key, gap, limit)
-            view.learn_range(gap, rows, complete=len(rows) < limit)
+            rows = await self._backend.scan(self._key, gap, read)
+            view.learn_range(gap, rows, complete=len(rows) < read)
             return view.page(keys, limit)
         finally:
             view.end_read()
@@ -93,11 +83,16 @@ class RoomState:
 
     async def alarms(self) -> AlarmTable:
         """Give the room's alarms, read once."""
+        if self._alarms is not None:
+            return self._alarms
+        view = self._view
+        table = AlarmTable(await self._backend.room_alarms(self._key))
+        if self._view is not view:
+            # A commit was refused meanwhile: whether this is still true, nobody knows.
+            return table
+        # Another branch may have read them, and changed them.
         if self._alarms is None:
-            rows = await self._backend.room_alarms(self._key)
-            # Another branch may have read them, and changed them, meanwhile.
-            if self._alarms is None:
-                self._alarms = AlarmTable(rows)
+            self._alarms = table
         return self._alarms
 
     def next_due(self) -> datetime | None:

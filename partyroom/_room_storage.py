@@ -13,25 +13,37 @@ Must never write anything: what was written is handed on when the event is seale
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import Token
 from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar, final, overload
 
+from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
 from partyroom._core.alarm_life import look_at, new_row, pause, resume, ring_again
 from partyroom._core.instants import from_micros, to_micros
+from partyroom._core.key_orders import KeyOrders
 from partyroom._core.keys import check_key, check_limit, check_name, key_range
-from partyroom._core.pages import Page
 from partyroom._core.read_cache import UNKNOWN, Unknown
-from partyroom._core.units import CURRENT, Place, Unit, unit_of
+from partyroom._core.units import CURRENT, Event, Place, Unit, unit_of
+from partyroom._room_listing import Listing, Scan
 from partyroom._room_state import RoomState
 from partyroom._services import Services
-from partyroom.errors import LimitExceededError, NoHandlerError, NotStorableError
-from partyroom.protocols import AlarmInfos, Storage
+from partyroom.errors import (
+    AlarmTimeError,
+    DecodeError,
+    InvalidKeyError,
+    LimitExceededError,
+    NoHandlerError,
+    NotStorableError,
+    OutsideEventError,
+)
+from partyroom.protocols import AlarmInfos, Room, Storage
 from partyroom.recurrence import Recurrence
 from partyroom.types import AlarmRow, KeyRange, RetryPolicy
 
@@ -43,7 +55,7 @@ Rows = list[AlarmRow]
 """A name for what a class with a method ``list`` cannot spell."""
 
 PAGE: Final = 1000
-"""How many entries are read at a time: a page of small values keeps the loop for a few milliseconds at most."""
+"""After how many values that were asked for by key others have a turn: a page of small ones takes a few milliseconds."""
 
 
 class StorageOwner(Place, Protocol):
@@ -51,6 +63,7 @@ class StorageOwner(Place, Protocol):
 
     services: Services
     state: RoomState
+    instance: Room | None
 
     def can_ring(self) -> bool:
         """Say whether the room's class has an ``on_alarm``."""
@@ -65,10 +78,11 @@ class StorageOwner(Place, Protocol):
 class RoomStorage(Storage):
     """One room's storage."""
 
-    __slots__ = ("_room",)
+    __slots__ = ("_orders", "_room")
 
     def __init__(self, room: StorageOwner) -> None:
         self._room = room
+        self._orders = KeyOrders()
 
     @override
     def __repr__(self) -> str:
@@ -80,43 +94,59 @@ class RoomStorage(Storage):
     def _key(self, key: object) -> str:
         return check_key(key, self._room.services.limits.key_bytes, self._room.key)
 
+    def _keys(self, keys: Iterable[str]) -> builtins.list[str]:
+        """Give several keys in order, each once."""
+        if isinstance(keys, str | bytes):
+            message = f"{self._room.key}: keys must be several, not the one {type(keys).__name__} {keys!r:.60}"
+            raise InvalidKeyError(message)
+        return sorted({self._key(key) for key in keys})
+
     # --- one value -----------------------------------------------------------
 
     @overload
-    async def get(self, key: str, /) -> Any: ...
+    async def get(self, key: str, /) -> Any: ...  # noqa: ANN401 - an author's own value
     @overload
     async def get(self, key: str, /, default: T) -> T: ...
     @override
     async def get(self, key: str, /, default: object = None) -> object:
         unit = self._unit()
-        data = await self._find(unit, self._key(key))
-        return default if data is None else self._room.services.codec.decode(data)
+        key = self._key(key)
+        data = await self._find(unit, key)
+        return default if data is None else self._decode(key, data)
 
     @override
     async def put(self, key: str, value: object, /) -> None:
         unit = self._unit()
         key = self._key(key)
-        unit.layer().values[key] = self._encode(key, value)
+        unit.layer().values[key] = self._encode(value, key)
 
     @override
     async def delete(self, key: str, /) -> bool:
         unit = self._unit()
         key = self._key(key)
-        existed = await self._find(unit, key) is not None
+        if await self._find(unit, key) is None:
+            return False
         unit.layer().values[key] = None
-        return existed
+        return True
 
-    def _encode(self, key: str, value: object) -> bytes:
+    def _encode(self, value: object, name: str, what: str = "") -> bytes:
+        """Give the bytes of a value; ``what`` and ``name`` say in errors which."""
         services = self._room.services
         try:
             data = services.codec.encode(value)
         except NotStorableError as error:
-            where = f"{self._room.key} {key!r}"
-            raise NotStorableError(where, error.path, error.reason) from None
-        if len(data) > services.limits.value_bytes:
-            where = f"{self._room.key} {key!r}"
-            raise LimitExceededError("value_bytes", len(data), services.limits.value_bytes, where)
+            raise NotStorableError(f"{self._room.key} {what}{name!r}", error.path, error.reason) from None
+        limit = services.limits.value_bytes
+        if len(data) > limit:
+            raise LimitExceededError("value_bytes", len(data), limit, f"{self._room.key} {what}{name!r}")
         return data
+
+    def _decode(self, key: str, data: bytes) -> Any:  # noqa: ANN401 - an author's own value
+        try:
+            return self._room.services.codec.decode(data)
+        except DecodeError as error:
+            message = f"{self._room.key} {key!r}: {error}"
+            raise DecodeError(message) from error
 
     async def _find(self, unit: Unit, key: str) -> bytes | None:
         data = self._known(unit, key)
@@ -141,29 +171,44 @@ class RoomStorage(Storage):
 
     @override
     async def get_many(self, keys: Iterable[str], /) -> dict[str, Any]:
-        found = await self._find_many(self._unit(), sorted({self._key(key) for key in keys}))
-        decode = self._room.services.codec.decode
-        return {key: decode(data) for key, data in found.items() if data is not None}
+        left = self._keys(keys)
+        found: dict[str, Any] = {}
+        while left:
+            found.update((key, self._decode(key, data)) for key, data in await self._find_many(left[:PAGE]))
+            left = left[PAGE:]
+            if left:
+                await checkpoint()
+        return found
 
     @override
     async def put_many(self, values: Mapping[str, object], /) -> None:
         unit = self._unit()
-        encoded = {self._key(key): self._encode(key, value) for key, value in values.items()}
+        self._check_mapping(values)
+        encoded: dict[str, bytes] = {}
+        for key, value in values.items():
+            checked = self._key(key)
+            encoded[checked] = self._encode(value, checked)
         unit.layer().values.update(encoded)
+
+    def _check_mapping(self, values: object) -> None:
+        if not isinstance(values, Mapping):
+            message = f"{self._room.key}: put_many takes a mapping of keys to values, not {type(values).__name__}"
+            raise InvalidKeyError(message)
 
     @override
     async def delete_many(self, keys: Iterable[str], /) -> int:
-        unit = self._unit()
-        wanted = sorted({self._key(key) for key in keys})
-        found = await self._find_many(unit, wanted)
-        unit.layer().values.update(dict.fromkeys(wanted))
-        return sum(data is not None for data in found.values())
+        found = await self._find_many(self._keys(keys))
+        self._unit().layer().values.update((key, None) for key, _ in found)
+        return len(found)
 
-    async def _find_many(self, unit: Unit, keys: list[str]) -> dict[str, bytes | None]:
-        known = {key: self._known(unit, key) for key in keys}
-        unknown = [key for key, data in known.items() if data is UNKNOWN]
+    async def _find_many(self, keys: builtins.list[str]) -> builtins.list[tuple[str, bytes]]:
+        """Give those of several keys that exist, with their bytes."""
+        unit = self._unit()
+        known = [(key, self._known(unit, key)) for key in keys]
+        unknown = [key for key, data in known if data is UNKNOWN]
         read = await self._room.state.read(unknown) if unknown else {}
-        return {key: read[key] if data is UNKNOWN else data for key, data in known.items()}
+        found = ((key, read[key] if data is UNKNOWN else data) for key, data in known)
+        return [(key, data) for key, data in found if data is not None]
 
     # --- ranges --------------------------------------------------------------
 
@@ -178,22 +223,19 @@ class RoomStorage(Storage):
         reverse: bool = False,
         limit: int | None = None,
     ) -> dict[str, Any]:
-        unit = self._unit()
+        self._unit()
         keys = self._range(prefix, start, start_after, end, reverse=reverse)
         left = None if limit is None else check_limit(limit, self._room.key)
-        decode = self._room.services.codec.decode
+        listing = Listing(self._unit, self._room.state, self._orders, keys, left)
         found: dict[str, Any] = {}
-        while keys is not None:
-            page, keys = await self._page(unit, keys, PAGE if left is None else min(left, PAGE))
-            found.update((key, decode(data)) for key, data in page)
-            if left is not None:
-                left -= len(page)
-                if left <= 0:
-                    break
+        while listing.left is not None and left != 0:
+            rows = [(key, data) for key, data in await listing.next_page() if data is not None][:left]
+            found.update((key, self._decode(key, data)) for key, data in rows)
+            left = None if left is None else left - len(rows)
         return found
 
     @override
-    async def scan(
+    def scan(
         self,
         *,
         prefix: str = "",
@@ -202,21 +244,24 @@ class RoomStorage(Storage):
         end: str | None = None,
         reverse: bool = False,
     ) -> AsyncIterator[tuple[str, Any]]:
+        unit = self._unit()
         keys = self._range(prefix, start, start_after, end, reverse=reverse)
-        decode = self._room.services.codec.decode
-        while keys is not None:
-            page, keys = await self._page(self._unit(), keys, PAGE)
-            for key, data in page:
-                yield key, decode(data)
+        same_event = partial(self._unit_of, unit.root)
+        return Scan(same_event, self._room.state, self._orders, keys, self._decode)
+
+    def _unit_of(self, root: Event) -> Unit:
+        unit = self._unit()
+        if unit.root is not root:
+            message = f"{self._room.key}: a scan ends with the event in which it began"
+            raise OutsideEventError(message)
+        return unit
 
     def _range(
         self, prefix: str, start: str | None, start_after: str | None, end: str | None, *, reverse: bool
     ) -> KeyRange | None:
-        return key_range(prefix=prefix, start=start, start_after=start_after, end=end, reverse=reverse)
-
-    async def _page(self, unit: Unit, keys: KeyRange, limit: int) -> Page:
-        """Give the next entries of a range, some ``limit`` of them, and the range that is left, if any."""
-        return await self._room.state.page(keys, limit, reversed(tuple(unit.layers())))
+        return key_range(
+            prefix=prefix, start=start, start_after=start_after, end=end, reverse=reverse, where=self._room.key
+        )
 
     # --- the whole, and parts of the event -----------------------------------
 
@@ -226,7 +271,7 @@ class RoomStorage(Storage):
 
     @override
     def transaction(self) -> AbstractAsyncContextManager[None]:
-        return _Transaction(self._unit())
+        return _Transaction(self._unit)
 
     @override
     async def sync(self) -> None:
@@ -260,21 +305,46 @@ class RoomStorage(Storage):
         if not self._room.can_ring():
             message = f"{self._room.key}: the room has no on_alarm, so that an alarm could not ring"
             raise NoHandlerError(message)
+        self._check_policies(row_name, retry, spread)
         random = self._room.services.random
+        encoded = None if payload is None else self._encode(payload, row_name, "payload of alarm ")
+        now = self._now()
+        current = await self._find_alarm(unit, row_name)
         ringing = unit.root.ringing
-        unit.layer().alarms[row_name] = new_row(
-            self._room.key,
-            row_name,
-            when,
-            self._now(),
-            number=random.getrandbits(64),
-            payload=None if payload is None else self._encode("alarm payload", payload),
-            retry=retry,
-            spread=spread,
-            chance=random.random() if spread else 0.0,
-            current=await self._find_alarm(unit, row_name),
-            ringing=ringing if ringing is not None and ringing.name == row_name else None,
-        )
+        try:
+            row = new_row(
+                self._room.key,
+                row_name,
+                when,
+                now,
+                number=random.getrandbits(64),
+                payload=encoded,
+                retry=retry,
+                spread=spread,
+                chance=random.random() if spread else 0.0,
+                current=current,
+                ringing=ringing if ringing is not None and ringing.name == row_name else None,
+            )
+        except AlarmTimeError as error:
+            message = f"{self._alarm(row_name)}: {error}"
+            raise AlarmTimeError(message) from None
+        if row != current:
+            unit.layer().alarms[row_name] = row
+
+    def _check_policies(self, name: str, retry: object, spread: object) -> None:
+        """Refuse what is no policy, now rather than when the alarm has rung."""
+        room_policy = getattr(self._room.instance, "alarm_retry", None)
+        for policy, what in ((retry, "retry"), (room_policy, "the room's alarm_retry")):
+            if policy is not None and not isinstance(policy, RetryPolicy):
+                message = f"{self._alarm(name)}: {what} must be a RetryPolicy, not {type(policy).__name__}"
+                raise TypeError(message)
+        if not isinstance(spread, timedelta) or spread < timedelta():
+            message = f"{self._alarm(name)}: spread must be a timedelta, and not negative, not {spread!r}"
+            raise AlarmTimeError(message)
+
+    def _alarm(self, name: str) -> str:
+        """Say which alarm, for errors."""
+        return f"{self._room.key} alarm {name!r}" if name else f"{self._room.key} alarm"
 
     @override
     async def delete_alarm(self, name: str | None = None, /) -> None:
@@ -351,16 +421,20 @@ class RoomStorage(Storage):
 class _Transaction(AbstractAsyncContextManager[None]):
     """A savepoint: a unit inside the event, for the code of one block and of the tasks begun in it."""
 
-    __slots__ = ("_outer", "_token", "_unit")
+    __slots__ = ("_current", "_token", "_unit")
 
-    def __init__(self, outer: Unit) -> None:
-        self._outer = outer
+    def __init__(self, unit: Callable[[], Unit]) -> None:
+        self._current = unit
         self._unit: Unit | None = None
         self._token: Token[Unit | None] | None = None
 
     @override
     async def __aenter__(self) -> None:
-        self._unit = Unit(self._outer.place, self._outer)
+        outer = self._current()
+        if self._unit is not None:
+            message = f"{outer.place.key}: this transaction was entered before; storage.transaction() gives another"
+            raise RuntimeError(message)
+        self._unit = Unit(outer.place, outer)
         self._token = CURRENT.set(self._unit)
 
     @override
@@ -373,4 +447,5 @@ class _Transaction(AbstractAsyncContextManager[None]):
         CURRENT.reset(self._token)
         unit.open = False
         if exc is None:
-            unit.merge_into(self._outer)
+            assert unit.parent is not None
+            unit.merge_into(unit.parent)

@@ -32,8 +32,8 @@ ROWS = (
     ),
     # what every room is given
     ("_services",),
-    ("_background", "_handlers", "_ringing", "_room_storage"),
-    ("_calls",),
+    ("_background", "_handlers", "_ringing", "_room_listing"),
+    ("_calls", "_room_storage"),
     ("_room_context",),
     # one awake room, one event at a time
     ("_room_runner",),

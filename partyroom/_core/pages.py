@@ -10,13 +10,17 @@ Must never know where rows come from.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from partyroom._core.keys import contains
 from partyroom.types import KeyRange
 
-__all__ = ["Page", "behind", "merge", "rest_of", "until"]
+__all__ = ["Layer", "Page", "behind", "merge", "rest_of", "until"]
+
+Layer: TypeAlias = tuple[Mapping[str, bytes | None], Sequence[str]]
+"""What was written over what lies below (``None`` for deletions), and its keys in order."""
 
 
 class Page(NamedTuple):
@@ -25,24 +29,50 @@ class Page(NamedTuple):
     There may be fewer entries than were asked for, even none, while a rest is left.
     """
 
-    rows: Sequence[tuple[str, bytes]]
+    rows: Sequence[tuple[str, bytes | None]]
+    """Keys with their bytes; with ``None``, a key that the event has deleted."""
     rest: KeyRange | None
 
 
-def merge(keys: KeyRange, page: Page, layer: Mapping[str, bytes | None], limit: int) -> Page:
-    """Lay writes (``None`` for deletions) over a page of ``keys``; give at most ``limit`` entries, and what is left.
+def merge(keys: KeyRange, page: Page, layers: Sequence[Layer], limit: int) -> Page:
+    """Lay writes, the lowest layer first, over a page of ``keys``; give at most ``limit`` entries, and what is left.
 
-    Where all was deleted before those writes, the page below is ``Page((), None)``.
+    Deleted keys are among them, so that they are known to whoever has to notice that one is written again. Where all was
+    deleted before those writes, the page below is ``Page((), None)``. Of a layer no more is looked at than ``limit``
+    keys, so that a listing of many pages looks at nothing twice.
     """
-    answered = keys if page.rest is None else _before(keys, page.rest)
-    over = {key: data for key, data in layer.items() if contains(answered, key)}
-    if not over and len(page.rows) <= limit:
-        return page
-    merged = {**dict(page.rows), **over}
-    rows = [(key, data) for key in sorted(merged, reverse=keys.reverse) if (data := merged[key]) is not None]
-    if len(rows) <= limit:
-        return Page(rows, page.rest)
-    return Page(rows[:limit], behind(keys, rows[limit - 1][0]))
+    rest = page.rest
+    merged = dict(page.rows)
+    for values, order in layers:
+        found, behind_found = _first_keys(keys, order, limit)
+        merged.update((key, values[key]) for key in found)
+        rest = _nearer(rest, behind_found)
+    answered = keys if rest is None else _before(keys, rest)
+    rows = [(key, merged[key]) for key in sorted(merged, reverse=keys.reverse) if contains(answered, key)]
+    if len(rows) > limit:
+        return Page(rows[:limit], behind(keys, rows[limit - 1][0]))
+    return Page(rows, rest)
+
+
+def _first_keys(keys: KeyRange, order: Sequence[str], limit: int) -> tuple[Sequence[str], KeyRange | None]:
+    """Give the first keys of a range, in its order, and what is left of the range behind them."""
+    low = bisect_left(order, keys.start)
+    high = len(order) if keys.end is None else bisect_left(order, keys.end)
+    if high - low <= limit:
+        return order[low:high], None
+    found = order[high - limit : high][::-1] if keys.reverse else order[low : low + limit]
+    return found, behind(keys, found[-1])
+
+
+def _nearer(one: KeyRange | None, other: KeyRange | None) -> KeyRange | None:
+    """Of two ends of one range, give the one that is reached first, in its order."""
+    if one is None or other is None:
+        return one or other
+    if one.reverse:
+        assert one.end is not None
+        assert other.end is not None
+        return one if one.end > other.end else other
+    return one if one.start < other.start else other
 
 
 def until(keys: KeyRange, key: str) -> KeyRange:
