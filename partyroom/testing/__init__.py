@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from partyroom.testing._harness_probe import LoggedEvent, RoomError
 from partyroom.testing.backend_contract import BackendContract
+from partyroom.testing.blocking_harness import BlockingClient, BlockingHarness, BlockingParty, BlockingRoom
 from partyroom.testing.crash_points import CrashPoint, CrashReport, every_crash
 from partyroom.testing.fake_client import FakeClient
 from partyroom.testing.fake_clock import FakeClock, Fired, Pending
@@ -26,6 +27,10 @@ from partyroom.testing.recording import RecordingBackend
 
 __all__ = [
     "BackendContract",
+    "BlockingClient",
+    "BlockingHarness",
+    "BlockingParty",
+    "BlockingRoom",
     "CrashPoint",
     "CrashReport",
     "FakeClient",

@@ -196,6 +196,11 @@ class Harness:
         if self._alarms is not None and self._rings:
             await self._alarms.ready.wait()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a runtime runs."""
+        return self._engine is not None
+
     def _hear_of_alarm(self, room: RoomKey, due: datetime | None) -> None:
         if due is None:
             self._due.pop(room, None)
@@ -364,6 +369,11 @@ class Harness:
             why = awake.describe_work() or [f"{clients} clients are connected, and it does not hibernate"]
             raise await self._complaint("the room can leave memory", "\n".join(why), key)
         await self.settle()
+
+    def may_sleep(self, room: RoomHandle) -> bool:
+        """Say whether a room is asleep, or nothing keeps it awake."""
+        awake = self._checked_engine().awake(RoomKey(room.party, room.id))
+        return awake is None or awake.may_sleep
 
     def is_awake(self, room: RoomHandle) -> bool:
         """Say whether a room is in memory."""

@@ -1,0 +1,181 @@
+"""The fixtures, under each framework that runs coroutines; and what they cost who does not use them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+from datetime import timedelta
+
+import pytest
+
+from partyroom import Alarm, Room
+from partyroom.testing import BlockingHarness, FakeClock, Harness
+
+
+class Draft(Room):
+    async def on_message(self, message, sender) -> None:
+        await self.ctx.storage.put("text", message)
+        await self.ctx.storage.set_alarm(timedelta(days=30))
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        await self.ctx.storage.delete_all()
+
+
+@pytest.fixture
+def parties():
+    return {"draft": Draft}
+
+
+async def check(harness, fake_clock) -> None:
+    assert isinstance(harness, Harness)
+    assert harness.clock is fake_clock
+    room = harness.parties["draft"].get("alice")
+    client = await harness.connect(room)
+    await client.send("Dear diary")
+    await harness.advance(timedelta(days=29))
+    assert await harness.stored(room) == {"text": "Dear diary"}
+    await harness.advance(timedelta(days=1))
+    assert await harness.stored(room) == {}
+"""
+
+ASYNC = """
+@pytest.mark.{framework}
+async def test_it(harness, fake_clock):
+    await check(harness, fake_clock)
+
+
+class TestAgain:
+    @pytest.mark.{framework}
+    async def test_nothing_leaks_from_one_test_into_the_next(self, harness, fake_clock):
+        assert harness.log == []
+        await check(harness, fake_clock)
+"""
+
+BLOCKING = """
+def test_it(blocking_harness, fake_clock):
+    assert isinstance(blocking_harness, BlockingHarness)
+    assert blocking_harness.clock is fake_clock
+    room = blocking_harness.parties["draft"].get("alice")
+    room.connect().send("Dear diary")
+    blocking_harness.advance(timedelta(days=30))
+    assert blocking_harness.stored(room) == {}
+
+
+def test_a_clock_alone(fake_clock):
+    assert isinstance(fake_clock, FakeClock)
+"""
+
+OPTIONS = """
+@pytest.fixture
+def harness_options():
+    return {"idle_timeout": timedelta(hours=1), "clock": FakeClock(max_timers=7)}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_it(harness, fake_clock, harness_options):
+    assert harness.clock is fake_clock is harness_options["clock"]
+    await harness.wake(harness.parties["draft"].get("a"))
+    assert [each.due.hour for each in await harness.pending()] == [1]
+"""
+
+
+def run(folder: Path, program: str, *options: str) -> str:
+    """Run a test file in a pytest of its own; give what it wrote."""
+    (folder / "test_program.py").write_text(program, encoding="utf-8")
+    command = [
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:partyroom", "-p", "no:timeout"),
+        *("-p", "partyroom.testing._pytest_shim", *options, "--rootdir", str(folder), str(folder)),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""}
+    answer = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    return answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("framework", "passed", "options"),
+    [
+        ("anyio", 4, ()),
+        ("asyncio", 2, ()),
+        ("asyncio", 2, ("-o", "asyncio_mode=auto")),
+        ("trio", 2, ()),
+        ("anyio", 4, ("-p", "no:asyncio", "-p", "no:trio")),
+    ],
+)
+def test_the_harness_fixture_works_under_each_framework(
+    framework: str, passed: int, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert f"{passed} passed" in run(tmp_path, PROGRAM + ASYNC.format(framework=framework), *options)
+
+
+def test_the_blocking_fixture_needs_no_framework(tmp_path: Path) -> None:
+    program = PROGRAM + BLOCKING
+    assert "2 passed" in run(tmp_path, program, "-p", "no:asyncio", "-p", "no:trio", "-p", "no:anyio")
+
+
+def test_the_harness_takes_options_and_a_clock_from_fixtures(tmp_path: Path) -> None:
+    assert "1 passed" in run(tmp_path, PROGRAM + OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("def test_it(harness):\n    pass\n", "the fixture `harness` is for tests that are coroutines"),
+        (
+            "import pytest\n@pytest.mark.anyio\nasync def test_it(harness):\n    pass\n",
+            "define a fixture `parties` that gives the parties under test",
+        ),
+    ],
+)
+def test_a_fixture_that_cannot_be_given_says_why(program: str, message: str, tmp_path: Path) -> None:
+    assert message in run(tmp_path, program)
+
+
+def test_a_run_that_asks_for_no_fixture_imports_nothing_of_the_library(tmp_path: Path) -> None:
+    shim = ROOT / "partyroom" / "testing" / "_pytest_shim.py"
+    (tmp_path / "_partyroom_pytest.py").write_text(shim.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "test_program.py").write_text(
+        "import sys\ndef test_it():\n    assert not any(name.split('.')[0] == 'partyroom' for name in sys.modules)\n"
+        "def test_fixture(fake_clock):\n    assert 'partyroom.testing' in sys.modules\n",
+        encoding="utf-8",
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:partyroom",
+        "-p",
+        "_partyroom_pytest",
+        "-p",
+        "no:cacheprovider",
+    ]
+    answer = subprocess.run(
+        [*command, str(tmp_path)],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert "2 passed" in answer.stdout
+
+
+def test_the_front_is_installed_beside_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (module,) = project["project"]["entry-points"]["pytest11"].values()
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert {"partyroom/testing/_pytest_shim.py": f"{module}.py"} == included
+    shim = (ROOT / "partyroom" / "testing" / "_pytest_shim.py").read_text(encoding="utf-8")
+    assert [] == re.findall(r"^(?:from|import) partyroom", shim, re.MULTILINE)

@@ -1,0 +1,101 @@
+"""The state machine: it passes a room that is right, and finds what is wrong with two that are not."""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, run_state_machine_as_test
+
+from partyroom import Alarm, Connection, Room
+from partyroom.testing.blocking_harness import BlockingClient, BlockingRoom
+from partyroom.testing.state_machine import RoomMachine
+
+FEW = settings(max_examples=20, stateful_step_count=15, deadline=None)
+FIND = settings(max_examples=100, stateful_step_count=15, deadline=None, database=None, phases=[Phase.generate])
+
+
+class Counter(Room):
+    async def increment(self, by: int) -> int:
+        total: int = await self.ctx.storage.get("total", 0) + by
+        await self.ctx.storage.put("total", total)
+        await self.ctx.storage.set_alarm(timedelta(minutes=1))
+        return total
+
+    async def on_message(self, message: str | bytes, sender: Connection) -> None:
+        sender.send(str(await self.increment(len(message))))
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        await self.ctx.storage.put("rung", await self.ctx.storage.get("rung", 0) + 1)
+
+
+class ForgetfulCounter(Counter):
+    """Keeps its total in an attribute."""
+
+    total = 0
+
+    async def increment(self, by: int) -> int:
+        self.total += by
+        await self.ctx.storage.put("total", self.total)
+        return self.total
+
+
+class TouchyCounter(Counter):
+    """Cannot stand one of the messages."""
+
+    async def on_message(self, message: str | bytes, sender: Connection) -> None:
+        if message == "!":
+            raise ValueError(message)
+
+
+class Counters(RoomMachine):
+    """Compares every counter with a sum of its own."""
+
+    parties = {"counter": Counter}
+    messages = {"counter": st.sampled_from(["", "a", "!", b"xyz"])}
+    calls = {"counter": [(Counter.increment, st.tuples(st.integers(-3, 3)))]}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.totals: Counts[str] = Counts()
+        self.seen: set[str] = set()
+
+    def sent(self, room: BlockingRoom, client: BlockingClient, message: str | bytes, /) -> None:
+        self.totals[room.id] += len(message)
+        client.expect(str(self.totals[room.id]))
+
+    def called(
+        self, room: BlockingRoom, method: Callable[..., object], args: tuple[Any, ...], result: object, /
+    ) -> None:
+        self.totals[room.id] += args[0]
+        assert self.totals[room.id] == result
+
+    @invariant()
+    def totals_are_right(self) -> None:
+        for room_id, total in self.totals.items():
+            stored = self.harness.stored(self.harness.parties["counter"].get(room_id))
+            assert total == stored.get("total", 0)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_room_that_is_right_passes(loop: str) -> None:
+    run_state_machine_as_test(type("Machine", (Counters,), {"loop": loop}), settings=FEW)
+
+
+def test_a_room_without_messages_or_calls_is_put_through_the_rest() -> None:
+    run_state_machine_as_test(type("Machine", (Counters,), {"messages": {}, "calls": {}}), settings=FEW)
+
+
+@pytest.mark.parametrize(("room", "error"), [(ForgetfulCounter, AssertionError), (TouchyCounter, AssertionError)])
+def test_a_room_that_is_wrong_is_found(room: type[Room], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        run_state_machine_as_test(type("Machine", (Counters,), {"parties": {"counter": room}}), settings=FIND)
+
+
+def test_a_machine_that_never_began_has_nothing_to_end() -> None:
+    Counters().teardown()
