@@ -74,14 +74,13 @@ class Draft(Room):
 
     @override
     async def on_alarm(self, alarm: Alarm, /) -> None:
-        late = self.ctx.clock.now() - alarm.scheduled_time
+        began = self.ctx.clock.now()
         self.rung.set()
         self.report(
             *("on_alarm",),
             party=self.ctx.party,
             id=self.ctx.id,
-            scheduled=alarm.scheduled_time.isoformat(),
-            late=late.total_seconds(),
+            began=began.isoformat(),
             connections=len(self.ctx.get_connections()),
             stored=await self.ctx.storage.list(),
         )

@@ -31,6 +31,7 @@ from partyroom._cli import (
     timeline,
 )
 from partyroom._cli.screen import FAILED, INTERRUPTED, CommandError, Screen
+from partyroom._cli.text import one_line
 from partyroom.errors import PartyroomError
 
 __all__ = ["PROGRAM", "VERBS", "main", "parser"]
@@ -76,15 +77,18 @@ def main(arguments: Sequence[str], screen: Screen) -> int:
     try:
         code: int = chosen.run(chosen, screen)
         screen.out.flush()
-    except (CommandError, PartyroomError) as error:
-        screen.remark(f"partyroom {chosen.verb}: {error}")
-        return FAILED
     except BrokenPipeError:
+        # No fault of a file: the one who reads has read enough.
         raise
-    except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        screen.remark(f"partyroom {chosen.verb}: {what}")
+    except (CommandError, PartyroomError, OSError) as error:
+        screen.remark(f"partyroom {chosen.verb}: {one_line(_told(error))}")
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

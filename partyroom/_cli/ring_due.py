@@ -18,7 +18,7 @@ from anyio import run
 from partyroom._cli.listing import positive
 from partyroom._cli.screen import FOUND, OK, CommandError, Screen
 from partyroom._cli.stores import found_object
-from partyroom._cli.text import counted, moment, relative
+from partyroom._cli.text import counted, moment, one_line, relative
 from partyroom._cli.verb import STOPPED, Verb
 from partyroom._core.instants import to_micros
 from partyroom.runtime import Runtime
@@ -75,7 +75,8 @@ def _tell(report: RingReport, screen: Screen) -> None:
         following = f"the next is due {relative(due, screen.clock.now())}, at {moment(due)}"
     screen.say(f"rang {counted(report.rung, 'alarm')}, {len(report.failed):,} failed; {following}")
     for failure in report.failed:
-        screen.say(f"  {failure.room}{f' alarm {failure.name!r}' if failure.name else ''}: {_error(failure)}")
+        where = f"{failure.room} alarm {failure.name!r}" if failure.name else str(failure.room)
+        screen.say(f"  {one_line(f'{where}: {_error(failure)}')}")
 
 
 def _error(failure: RingFailure) -> str:

@@ -46,6 +46,13 @@ FAULTS: Final = 100
 _OF_ROOM: Final = "FROM entries WHERE room = (SELECT number FROM rooms WHERE party = ? AND id = ?)"
 _ALARMS: Final = "SELECT party, id, name, due, data FROM alarms"
 _PARTIES: Final = "SELECT party FROM rooms WHERE party NOT NULL UNION SELECT party FROM alarms ORDER BY party"
+_MISFITS: Final[Mapping[str, str]] = {
+    "entries of no room": "entries WHERE room NOT IN (SELECT number FROM rooms)",
+    "values that are no bytes": "entries WHERE typeof(value) <> 'blob'",
+    "alarms that are no bytes": "alarms WHERE typeof(data) <> 'blob'",
+    "alarms at no time": "alarms WHERE typeof(due) NOT IN ('integer', 'null')",
+}
+"""What a program of this library never writes, though SQLite takes it: somebody else has been at the file."""
 
 
 @attrs.frozen(kw_only=True)
@@ -106,15 +113,14 @@ class FileView(StorageBackend):
 
     @override
     async def read(self, room: RoomKey, keys: Collection[str], /) -> Mapping[str, bytes]:
-        found = (self._rows(f"SELECT key, value {_OF_ROOM} AND key = ?", *room, key) for key in keys)
+        found = [self._entries(f"SELECT key, value {_OF_ROOM} AND key = ?", *room, key) for key in keys]
         return {key: value for rows in found for key, value in rows}
 
     @override
     async def scan(self, room: RoomKey, keys: KeyRange, limit: int, /) -> Sequence[tuple[str, bytes]]:
         where, bounds, order = _within("key", keys)
-        return self._rows(
-            f"SELECT key, value {_OF_ROOM} AND {where} ORDER BY key {order} LIMIT ?", *room, *bounds, limit
-        )
+        statement = f"SELECT key, value {_OF_ROOM} AND {where} ORDER BY key {order} LIMIT ?"
+        return self._entries(statement, *room, *bounds, limit)
 
     @override
     async def room_alarms(self, room: RoomKey, /) -> Sequence[AlarmRow]:
@@ -192,10 +198,17 @@ class FileView(StorageBackend):
         # An answer other than none would end the look.
         self._open().connection.set_progress_handler(on_progress, STEP)
         found = [str(fault) for (fault,) in self._rows(f"PRAGMA integrity_check({FAULTS})") if fault != "ok"]
-        ((strays,),) = self._rows("SELECT count(*) FROM entries WHERE room NOT IN (SELECT number FROM rooms)")
-        if strays:
-            found.append(f"{strays} entries belong to no room")
+        for what, where in _MISFITS.items():
+            ((count,),) = self._rows(f"SELECT count(*) FROM {where}")  # noqa: S608 - constants only
+            if count:
+                found.append(f"{what}: {count}")
         return found
+
+    def _entries(self, statement: str, *values: object) -> list[tuple[str, bytes]]:
+        rows = self._rows(statement, *values)
+        if not all(type(value) is bytes for _, value in rows):
+            raise BackendCorruptError(f"{self._path}: somebody has stored a value that is no bytes")
+        return rows
 
     def _alarms(self, where: str, *values: object) -> list[AlarmRow]:
         rows = self._rows(f"{_ALARMS} {where}", *values)

@@ -103,11 +103,14 @@ async def test_what_a_dead_process_has_left_in_the_log_is_seen(path: Path, tmp_p
     assert before == (left / "rooms.db").read_bytes()
 
 
+async def write_while_looking(path: Path) -> None:
+    async with FileView(path), FileBackend(path) as backend:
+        await store(backend, A, {"k1": b"new"})
+
+
 async def test_a_file_at_rest_that_is_written_to_meanwhile_is_noticed(path: Path) -> None:
     with pytest.raises(BackendError, match="was written to while it was looked at; look again"):
-        async with FileView(path):
-            async with FileBackend(path) as backend:
-                await store(backend, A, {"k1": b"new"})
+        await write_while_looking(path)
 
 
 async def test_it_cannot_write(path: Path) -> None:
@@ -138,7 +141,7 @@ async def test_a_room_is_measured_without_reading_it(path: Path) -> None:
 async def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="cannot be opened"):
         await FileView(tmp_path / "none.db").__aenter__()
-    assert [] == list(tmp_path.iterdir())
+    assert {} == snapshot(tmp_path)
 
 
 async def test_what_is_no_file_of_this_library_is_refused(tmp_path: Path) -> None:
@@ -176,8 +179,32 @@ async def test_faults_are_told(path: Path) -> None:
         )
     async with FileView(path) as view:
         faults = await view.faults(lambda: None)
-    assert "1 entries belong to no room" == faults[-1]
+    assert "entries of no room: 1" == faults[-1]
     assert any("alarms_due" in fault for fault in faults[:-1])
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("UPDATE entries SET value = 'text'", "values that are no bytes: 5"),
+        ("UPDATE alarms SET data = 'text' WHERE id = 'a'", "alarms that are no bytes: 1"),
+        ("UPDATE alarms SET due = 'soon' WHERE id = 'a'", "alarms at no time: 1"),
+    ],
+)
+async def test_what_somebody_else_has_written_is_told(path: Path, statement: str, fault: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(statement)
+    async with FileView(path) as view:
+        assert [fault] == await view.faults(lambda: None)
+
+
+async def test_a_value_that_is_no_bytes_is_never_given_out(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE entries SET value = 'text' WHERE key = 'k1'")
+    async with FileView(path) as view:
+        for ask in (view.read(A, ["k1"]), view.scan(A, KeyRange(), 9)):
+            with pytest.raises(BackendCorruptError, match="somebody has stored a value that is no bytes"):
+                await ask
 
 
 async def test_a_long_look_says_that_it_goes_on(path: Path) -> None:
@@ -195,18 +222,19 @@ async def facts(path: Path) -> FileFacts:
 
 
 async def test_facts_of_a_file_at_rest(path: Path) -> None:
-    status = path.stat()
+    content, written = snapshot(path.parent)[path.name]
     expected = FileFacts(
         version=VERSION,
         openings=1,
-        file_bytes=status.st_size,
+        file_bytes=len(content),
         log_bytes=0,
         free_bytes=0,
         unswept_entries=0,
-        written=status.st_mtime,
+        written=(await facts(path)).written,
         owner=os.getpid(),
     )
     assert expected == await facts(path)
+    assert written / 1e9 == pytest.approx(expected.written)
 
 
 async def test_facts_of_a_file_in_use(path: Path) -> None:

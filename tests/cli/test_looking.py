@@ -1,0 +1,384 @@
+"""The look inside a file: rooms, alarms, one room, its soundness, its figures."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+
+from partyroom._core.instants import to_micros
+from partyroom.backends.file import FileBackend
+from partyroom.codec import JsonCodec
+from partyroom.recurrence import Cron, Every
+from partyroom.types import RoomKey
+from tests.cli.command_line import ENCODE, NOW, StoredRoom, alarm, make_file, put, run
+
+ALICE = RoomKey("draft", "alice")
+BOB = RoomKey("draft", "bob")
+SEVEN = RoomKey("game", "7")
+LATE, SOON = timedelta(hours=-2), timedelta(minutes=90)
+
+
+@attrs.frozen
+class Card:
+    suit: str
+
+
+codec = JsonCodec([Card])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    failed: dict[str, Any] = {"scheduled": to_micros(NOW), "retry_count": 7, "error": "ValueError: no", "failed": True}
+    return make_file(
+        tmp_path / "rooms.db",
+        StoredRoom(ALICE, {"text": "Dear diary", "tags": {"a"}}, [alarm(ALICE, SOON, payload=ENCODE([1]))]),
+        StoredRoom(
+            BOB,
+            {"text": "hm"},
+            [
+                alarm(BOB, None, **failed),
+                alarm(BOB, None, "tick", paused=to_micros(NOW), recurrence=Every(timedelta(minutes=5))),
+                alarm(BOB, timedelta(seconds=8), "again", retry_count=2, error="OSError: gone"),
+            ],
+        ),
+        StoredRoom(SEVEN, {}, [alarm(SEVEN, LATE, recurrence=Cron("0 9 * * mon", tz="Europe/Oslo"))]),
+    )
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    return make_file(tmp_path / "empty.db")
+
+
+def damage(path: Path, *statements: str) -> Path:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    return path
+
+
+# --- rooms -------------------------------------------------------------------
+
+
+def test_rooms_are_listed_by_party_and_id(path: Path) -> None:
+    assert [
+        "party  room   keys  bytes  alarms  next rings     at (UTC)",
+        "draft  alice     2     26       1  in 1 h 30 min  2030-01-01 01:30:00Z",
+        "draft  bob       1      4       3  in 8 s         2030-01-01 00:00:08Z",
+        "game   7         0      0       1  2 h late       2029-12-31 22:00:00Z",
+    ] == run("rooms", path).lines
+
+
+def test_rooms_are_listed_for_machines(path: Path) -> None:
+    assert [
+        {
+            "party": "draft",
+            "room": "bob",
+            "keys": 1,
+            "bytes": 4,
+            "alarms": 3,
+            "next": "2030-01-01T00:00:08+00:00",
+        }
+    ] == run("rooms", path, "--party", "draft", "--prefix", "b", "--json").facts
+
+
+def test_a_list_that_is_cut_says_so(path: Path) -> None:
+    ran = run("rooms", path, "--limit", 2)
+    assert (3, "only the first 2 are shown; --limit N shows more\n") == (len(ran.lines), ran.err)
+    assert "" == run("rooms", path, "--limit", 3).err
+
+
+def test_a_machine_gets_all_rooms_and_a_person_a_hundred(tmp_path: Path) -> None:
+    many = make_file(tmp_path / "many.db", *(StoredRoom(RoomKey("p", f"{n:03}"), {"k": n}) for n in range(101)))
+    assert (101, "") == (len(run("rooms", many, "--json").facts), run("rooms", many, "--json").err)
+    assert 101 == len(run("rooms", many).lines)
+    assert "only the first 100 are shown; --limit N shows more\n" == run("rooms", many).err
+
+
+def test_more_rooms_than_a_page_are_all_listed(tmp_path: Path) -> None:
+    many = make_file(tmp_path / "many.db", *(StoredRoom(RoomKey("p", f"{n:04}"), {"k": n}) for n in range(1000)))
+    assert [f"{n:04}" for n in range(1000)] == [each["room"] for each in run("rooms", many, "--json").facts]
+
+
+def test_a_file_without_rooms_says_so(empty: Path) -> None:
+    ran = run("rooms", empty)
+    assert (0, "", "no rooms\n") == (ran.code, ran.out, ran.err)
+
+
+# --- alarms ------------------------------------------------------------------
+
+
+def test_alarms_are_listed_in_the_order_in_which_they_ring(path: Path) -> None:
+    assert [
+        "rings          at (UTC)              room         alarm  repeats                       tries  error",
+        "2 h late       2029-12-31 22:00:00Z  game/7              cron 0 9 * * mon Europe/Oslo",
+        "in 8 s         2030-01-01 00:00:08Z  draft/bob    again                                    2  OSError: gone",
+        "in 1 h 30 min  2030-01-01 01:30:00Z  draft/alice",
+        "failed                               draft/bob                                             7  ValueError: no",
+        "paused                               draft/bob    tick   every 5 min",
+    ] == run("alarms", path).lines
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--late"], ["game/7"]),
+        (["--failed"], ["draft/bob"]),
+        (["--party", "game"], ["game/7"]),
+        (["--party", "draft", "--late"], []),
+        (["--party", "draft", "--limit", "2"], ["draft/bob again", "draft/alice"]),
+    ],
+)
+def test_alarms_are_chosen(path: Path, options: list[str], expected: list[str]) -> None:
+    facts = run("alarms", path, "--json", *options).facts
+    assert expected == [" ".join(filter(None, (f"{each['party']}/{each['room']}", each["alarm"]))) for each in facts]
+
+
+def test_an_alarm_is_described_for_machines(path: Path) -> None:
+    assert {
+        "party": "draft",
+        "room": "alice",
+        "alarm": None,
+        "status": "pending",
+        "late": False,
+        "due": "2030-01-01T01:30:00+00:00",
+        "scheduled": "2030-01-01T01:30:00+00:00",
+        "repeats": None,
+        "tries": 0,
+        "error": None,
+        "payload": [1],
+    } == run("alarms", path, "--json").facts[2]
+
+
+def test_an_alarm_that_cannot_be_read_hides_no_other(path: Path) -> None:
+    damage(path, "UPDATE alarms SET data = x'ff' WHERE party = 'game'")
+    first, second, *_ = run("alarms", path, "--json").facts
+    assert ("unreadable", "no record of an alarm: b'\\xff'") == (first["status"], first["error"])
+    assert "retrying" == second["status"]
+    assert "unreadable" == run("alarms", path).lines[1].split()[0]
+
+
+def test_a_file_without_alarms_says_so(empty: Path) -> None:
+    ran = run("alarms", empty)
+    assert (0, "", "no alarms\n") == (ran.code, ran.out, ran.err)
+
+
+def test_more_alarms_than_a_page_are_all_listed(tmp_path: Path) -> None:
+    room = RoomKey("p", "r")
+    due = [alarm(room, timedelta(seconds=n // 3), f"{n:04}") for n in range(1000)]
+    parked = [alarm(room, None, f"p{n:03}", failed=True) for n in range(600)]
+    many = make_file(tmp_path / "many.db", StoredRoom(room, {}, [*due, *parked]))
+    assert [row.name for row in (*due, *parked)] == [each["alarm"] for each in run("alarms", many, "--json").facts]
+
+
+# --- one room ----------------------------------------------------------------
+
+
+def test_a_room_is_shown_with_its_values_and_alarms(path: Path) -> None:
+    assert [
+        *("draft/alice: 2 keys, 26 bytes", ""),
+        "key   bytes  value",
+        "tags     14  {'a'}",
+        "text     12  'Dear diary'",
+        *("", "1 alarm", ""),
+        "rings          at (UTC)              room",
+        "in 1 h 30 min  2030-01-01 01:30:00Z  draft/alice",
+    ] == run("show", path, "draft", "alice").lines
+
+
+def test_a_room_that_has_alarms_only_is_shown(path: Path) -> None:
+    assert ["game/7", "1 alarm", ""] == run("show", path, "game", "7").lines[:3]
+
+
+def test_a_room_is_shown_to_machines(path: Path) -> None:
+    values = [
+        {"party": "draft", "room": "alice", "key": "tags", "value": {"$set": ["a"]}},
+        {"party": "draft", "room": "alice", "key": "text", "value": "Dear diary"},
+    ]
+    *found, last = run("show", path, "draft", "alice", "--json").facts
+    assert (values, "pending") == (found, last["status"])
+
+
+def test_a_room_that_is_not_there_is_said_to_be_so(path: Path) -> None:
+    ran = run("show", path, "draft", "carol")
+    assert (1, "", "there is no room draft/carol\n") == (ran.code, ran.out, ran.err)
+
+
+def test_one_value_is_shown_as_a_whole(tmp_path: Path) -> None:
+    value = ["x" * 60, "y" * 60]
+    path = make_file(tmp_path / "rooms.db", StoredRoom(ALICE, {"k": value}))
+    assert [f"['{'x' * 60}',", f" '{'y' * 60}']"] == run("show", path, "draft", "alice", "--key", "k").lines
+    assert [{"party": "draft", "room": "alice", "key": "k", "value": value}] == run(
+        "show", path, "draft", "alice", "--key", "k", "--json"
+    ).facts
+
+
+def test_a_long_value_is_cut_in_the_list(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "rooms.db", StoredRoom(ALICE, {"k": "x" * 1000}))
+    assert f"k    1,002  '{'x' * 198}…" == run("show", path, "draft", "alice").lines[-1]
+
+
+def test_a_key_that_is_not_there_is_said_to_be_so(path: Path) -> None:
+    ran = run("show", path, "draft", "alice", "--key", "none")
+    assert (1, "", "draft/alice has no key 'none'\n") == (ran.code, ran.out, ran.err)
+
+
+@pytest.fixture
+def cards(tmp_path: Path) -> Path:
+    return make_file(tmp_path / "cards.db", StoredRoom(SEVEN, {"card": codec.encode(Card("hearts"))}))
+
+
+def test_a_value_of_an_unknown_class_is_shown_as_it_is_stored(cards: Path) -> None:
+    shown = run("show", cards, "game", "7").lines[-1].split("  ")[-1]
+    assert """{"$Card":{"suit":"hearts"}} (no class is registered under the name 'Card')""" == shown
+
+
+def test_a_value_is_decoded_by_the_programs_own_codec(cards: Path) -> None:
+    shown = run("show", cards, "game", "7", "--codec", f"{__name__}:codec").lines[-1].split("  ")[-1]
+    assert "Card(suit='hearts')" == shown
+
+
+# --- check -------------------------------------------------------------------
+
+
+def test_a_sound_file_is_said_to_be_so(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "rooms.db", StoredRoom(ALICE, {"text": "x"}, [alarm(ALICE, SOON)]))
+    ran = run("check", path)
+    size = f"{path.stat().st_size / 1024:.1f}"
+    assert (0, [f"{path}: {size} KB, 1 room, 1 value, 1 alarm", "nothing is wrong"]) == (ran.code, ran.lines)
+
+
+def findings(path: Path, *options: str) -> list[tuple[str, int, str, str]]:
+    ran = run("check", path, "--json", *options)
+    found = [(each["weight"], each["times"], each["first"], each["what"]) for each in ran.facts]
+    assert ran.code == any(weight == "wrong" for weight, *_ in found)
+    return found
+
+
+def test_failed_alarms_are_wrong_and_late_ones_a_remark(path: Path) -> None:
+    assert [
+        ("wrong", 1, "draft/bob alarm", "the alarm has failed: ValueError: no"),
+        ("note", 1, "game/7 alarm", "the alarm is late: nobody rings it"),
+    ] == findings(path)
+    assert [
+        "       times  first at         what",
+        "wrong      1  draft/bob alarm  the alarm has failed: ValueError: no",
+    ] == (run("check", path).lines[1:3])
+
+
+def test_what_only_the_programs_codec_reads_is_a_remark_without_it(cards: Path) -> None:
+    reason = "no class is registered under the name 'Card' (--codec reads it as the program does)"
+    assert [("note", 1, "game/7 'card'", reason)] == findings(cards)
+    assert [] == findings(cards, "--codec", f"{__name__}:codec")
+
+
+def test_what_the_programs_codec_cannot_read_is_wrong(path: Path) -> None:
+    damage(path, "UPDATE entries SET value = x'7b'")
+    [(weight, times, first, what), *_] = findings(path, "--codec", f"{__name__}:codec")
+    assert ("wrong", 3, "draft/alice 'tags'") == (weight, times, first)
+    assert what.startswith("these bytes are no JSON of this codec")
+
+
+def test_payloads_are_read_as_values_are(tmp_path: Path) -> None:
+    rows = [alarm(ALICE, SOON, "n", payload=b"{")]
+    path = make_file(tmp_path / "rooms.db", StoredRoom(ALICE, {}, rows))
+    assert [("wrong", "draft/alice alarm 'n'")] == [
+        (weight, first) for weight, _, first, _ in findings(path, "--codec", f"{__name__}:codec")
+    ]
+
+
+def test_an_alarm_that_cannot_be_read_is_wrong(path: Path) -> None:
+    damage(path, "UPDATE alarms SET data = x'ff' WHERE party = 'game'")
+    assert ("wrong", 1, "game/7 alarm", "no record of an alarm: b'\\xff'") in findings(path)
+
+
+def test_an_alarm_that_takes_an_extra_is_a_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [alarm(ALICE, SOON, recurrence=Cron("59 23 31 12 *"))]
+    path = make_file(tmp_path / "rooms.db", StoredRoom(ALICE, {}, rows))
+    monkeypatch.setitem(sys.modules, "cronsim", None)
+    reason = "Cron needs the package cronsim: install partyroom[cron]"
+    assert [("note", 1, "draft/alice alarm", reason)] == findings(path)
+
+
+def test_damage_is_wrong_and_ends_the_look(path: Path) -> None:
+    damage(path, "INSERT INTO entries (room, key, value) VALUES (99, 'k', x'')")
+    assert [("wrong", 1, "the file", "entries of no room: 1")] == findings(path)
+
+
+def test_a_file_that_is_none_of_ours_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_bytes(b"Dear diary" * 1000)
+    [(weight, _, first, what)] = findings(tmp_path / "text.db")
+    assert ("wrong", "the file") == (weight, first)
+    assert "the file is no database" in what
+
+
+# --- stats -------------------------------------------------------------------
+
+
+def test_a_file_is_counted_by_party(path: Path) -> None:
+    written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    size = f"{path.stat().st_size / 1024:.1f}"
+    assert [
+        f"{path}: {size} KB, 0 B of it free; log beside it 0 B",
+        f"written {written:%Y-%m-%d %H:%M:%S}Z, opened 1 time, last by process {os.getpid()}",
+        "",
+        "party  rooms  keys  bytes  pending  retrying  paused  failed  unreadable  late  next rings",
+        "draft      2     3     30        1         1       1       1           0     0  in 8 s",
+        "game       1     0      0        1         0       0       0           0     1  2 h late",
+    ] == run("stats", path).lines
+
+
+def test_a_file_without_rooms_has_figures_of_its_own_only(empty: Path) -> None:
+    empty.with_name("empty.db-lock").unlink()
+    assert "opened 1 time, last by nobody" == run("stats", empty).lines[1].split(", ", 1)[1]
+    assert 2 == len(run("stats", empty).lines)
+
+
+def test_what_waits_to_be_swept_away_is_told(path: Path) -> None:
+    damage(path, "UPDATE rooms SET party = NULL, id = NULL WHERE id = 'alice'")
+    assert "2 entries of cleared rooms wait to be swept away" == run("stats", path).lines[2]
+
+
+def test_a_file_is_counted_for_machines(path: Path) -> None:
+    [found] = run("stats", path, "--json").facts
+    assert (path.stat().st_size, 1) == (found["file_bytes"], found["openings"])
+    assert {
+        "party": "game",
+        "rooms": 1,
+        "keys": 0,
+        "bytes": 0,
+        "late": 1,
+        "next": "2029-12-31T22:00:00+00:00",
+        "alarms": {"pending": 1, "retrying": 0, "paused": 0, "failed": 0, "unreadable": 0},
+    } == found["parties"][1]
+
+
+# --- beside a running program ------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["rooms", "alarms", "check", "stats", "timeline", "export"])
+def test_a_look_is_taken_while_a_program_runs_on_the_file(path: Path, verb: str) -> None:
+    # In a process of its own, as it is in life.
+    command = [sys.executable, "-m", "partyroom", verb, str(path)]
+
+    async def look() -> subprocess.CompletedProcess[bytes]:
+        async with FileBackend(path) as backend:
+            await put(backend, SEVEN, {"k": "new"})
+            ran = await anyio.run_process(command, check=False)
+            await put(backend, SEVEN, {"k": "newer"})
+            return ran
+
+    ran = anyio.run(look)
+    assert b"" == ran.stderr or verb == "export"
+    assert ran.returncode == (verb == "check")
+    assert (b"3 rooms" if verb == "check" else b"game") in ran.stdout

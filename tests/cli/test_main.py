@@ -1,0 +1,170 @@
+"""The command line as a whole: help, errors, exit codes, pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from partyroom import __main__
+from partyroom._cli.main import PROGRAM, VERBS
+from partyroom._cli.screen import INTERRUPTED
+from partyroom.types import RoomKey
+from tests.cli.command_line import StoredRoom, make_file, run
+
+NAMES = [verb.name for verb in VERBS]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return make_file(tmp_path / "rooms.db", StoredRoom(RoomKey("draft", "käse"), {"k": 1}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(name, "--help")
+    assert 0 == ended.value.code
+    assert f"example:\n  {PROGRAM} {name}" in capsys.readouterr().out
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("--help")
+    told = capsys.readouterr().out
+    assert [] == [verb.name for verb in VERBS if f"    {verb.name}" not in told or verb.summary[:20] not in told]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["rooms"], "the following arguments are required: FILE"),
+        (["rooms", "x", "--limit", "0"], "argument --limit: invalid positive value: '0'"),
+        (["rooms", "x", "--limit", "many"], "argument --limit: invalid positive value: 'many'"),
+        (["alarms", "x", "--late", "--failed"], "not allowed with argument --late"),
+    ],
+)
+def test_what_makes_no_sense_is_told_with_exit_code_2(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments)
+    assert (2, True) == (ended.value.code, told in capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", ["rooms", "alarms", "stats", "check", "timeline", "export"])
+def test_a_file_that_is_not_there_is_told_in_a_line(tmp_path: Path, name: str) -> None:
+    ran = run(name, tmp_path / "none.db")
+    assert (2, "", f"partyroom {name}: {tmp_path / 'none.db'}: there is no such file\n") == (ran.code, ran.out, ran.err)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_none_of_ours_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"Dear diary" * 1000)
+    ran = run("rooms", tmp_path / "text")
+    assert (2, 1) == (ran.code, ran.err.count("\n"))
+    assert ran.err.startswith(f"partyroom rooms: {tmp_path / 'text'}: the file is no database")
+
+
+def test_a_fault_of_the_system_is_told_in_a_line(path: Path, tmp_path: Path) -> None:
+    where = tmp_path / "none" / "x"
+    ran = run("export", path, "-o", where)
+    assert (2, f"partyroom export: {where}: No such file or directory\n") == (ran.code, ran.err)
+
+
+class Failing(StringIO):
+    """A stream that cannot be written to."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, _text: str) -> int:
+        raise self.error
+
+
+@pytest.fixture
+def failing(path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
+    """Give a way to run a command whose output fails; it gives the exit code."""
+
+    def run_it(error: BaseException) -> int:
+        monkeypatch.setattr(sys, "stdout", Failing(error))
+        monkeypatch.setattr(sys, "argv", ["partyroom", "rooms", str(path)])
+        return __main__.run()
+
+    return run_it
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (KeyboardInterrupt(), INTERRUPTED, ""),
+        (OSError("the disk is gone"), 2, "partyroom rooms: the disk is gone\n"),
+    ],
+)
+def test_what_ends_a_command_gives_its_exit_code(
+    error: BaseException,
+    code: int,
+    told: str,
+    failing: Callable[[BaseException], int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert code == failing(error)
+    assert told == capsys.readouterr().err
+
+
+# --- the process -------------------------------------------------------------
+
+
+def started(*arguments: object, **options: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command as a person does: in a process of its own."""
+    command = [sys.executable, "-m", "partyroom", *map(str, arguments)]
+    return subprocess.run(
+        command, check=False, capture_output=True, env={**os.environ, **options}, stdin=subprocess.DEVNULL
+    )
+
+
+def test_a_command_ends_its_process_with_its_exit_code(path: Path, tmp_path: Path) -> None:
+    assert [0, 1, 2] == [
+        started(*command).returncode
+        for command in (["rooms", path], ["show", path, "draft", "x"], ["rooms", tmp_path / "none"])
+    ]
+
+
+def test_text_that_a_terminal_cannot_show_ends_no_command(path: Path) -> None:
+    ran = started("rooms", path, PYTHONIOENCODING="ascii")
+    assert (0, b"", True) == (ran.returncode, ran.stderr, rb"k\xe4se" in ran.stdout)
+
+
+def test_lines_for_machines_are_json_in_any_encoding(path: Path) -> None:
+    for encoding in ("ascii", "utf-8", "latin-1"):
+        ran = started("rooms", path, "--json", PYTHONIOENCODING=encoding)
+        assert "käse" == json.loads(ran.stdout.decode(encoding))["room"]
+
+
+def test_a_table_takes_the_width_that_it_is_given(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "rooms.db", StoredRoom(RoomKey("draft", "a" * 200), {"k": 1}))
+    lines = started("rooms", path, COLUMNS="60").stdout.decode().splitlines()
+    assert (True, "a…") == (len(lines[1]) <= 60, re.findall("a…", lines[1])[0])
+    assert 200 < len(started("rooms", path, COLUMNS="500").stdout.decode().splitlines()[1])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, a pipe without a reader is any fault")
+def test_a_reader_who_leaves_early_ends_a_command_without_a_word(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "rooms.db", *(StoredRoom(RoomKey("p", f"{n}" * 99), {"k": n}) for n in range(1000)))
+    command = [sys.executable, "-m", "partyroom", "rooms", str(path), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert (b"", __main__.SIGPIPE) == (process.stderr.read(), process.wait())
