@@ -1,0 +1,56 @@
+"""An hour of virtual time with a thousand rooms and five thousand alarms: the same lines on every loop, time after time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+import anyio
+import pytest
+
+from partyroom import Alarm, Room
+from partyroom.testing import Harness
+from tests.conftest import BACKENDS, EAGER
+
+ROOMS = 1000
+START = datetime(2030, 1, 1, tzinfo=UTC)
+EVERY = timedelta(minutes=12)
+
+
+class Metronome(Room):
+    async def begin(self) -> None:
+        await self.ctx.storage.set_alarm(EVERY)
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        await self.ctx.storage.set_alarm(EVERY)
+
+
+async def hour(digests: dict[str, int]) -> None:
+    """Let an hour pass, and count the log of events and the log of timers, each digested."""
+    async with Harness({"metronome": Metronome}) as harness:
+        for number in range(ROOMS):
+            await harness.parties["metronome"].get(f"{number:04}").call(Metronome.begin)
+        await harness.advance_to(START + timedelta(hours=1))
+        assert 5 * ROOMS == sum(each.kind == "alarm" for each in harness.fired)
+        assert 6 * ROOMS == len(harness.log)
+        for lines in (harness.log, harness.fired):
+            digest = sha256("\n".join(map(str, lines)).encode()).hexdigest()
+            digests[digest] = digests.get(digest, 0) + 1
+
+
+def test_the_logs_of_every_run_on_every_loop_are_the_same() -> None:
+    loops: list[tuple[str, dict[str, Any]]] = [each for name, each in BACKENDS.items() if name != "eager" or EAGER]
+    digests: dict[str, int] = {}
+    for backend, options in loops * 2:
+        anyio.run(partial(hour, digests), backend=backend, backend_options=options)
+    assert [2 * len(loops)] * 2 == list(digests.values())
+
+
+@pytest.mark.slow
+def test_a_hundred_runs_in_a_row_are_the_same() -> None:
+    digests: dict[str, int] = {}
+    for number in range(100):
+        anyio.run(partial(hour, digests), backend=("asyncio", "trio")[number % 2])
+    assert [100, 100] == list(digests.values())
