@@ -131,9 +131,13 @@ def judge_ledger(stored: Stored, room: str) -> None:
     values, alarms, numbers = dict(stored.values), dict(stored.alarms), range(1, stored.number + 1)
     last = values.pop("last", None)
     expect(text(stored.number) if numbers else None, last, f"{room}: the value that write {stored.number} replaced")
-    expect(None, values.pop("beat/again", None), f"{room}: the time of a recurrence that rang again")
-    beaten = values.pop("beat/last", None)
-    if numbers or beaten:
+    beats = values.pop("beat", None)
+    expect(
+        False,
+        bool(beats and beats["again"]),
+        f"{room}: whether a recurrence rang again for a time that it had rung for",
+    )
+    if numbers or beats:
         beat = alarms.pop(BEAT, None)
         expect("pending", beat and beat.status, f"{room}: the recurring alarm")
     values.pop("n", None)

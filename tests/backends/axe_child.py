@@ -19,7 +19,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import anyio
 import attrs
@@ -39,6 +39,7 @@ CALLERS: Final = 2
 BEAT: Final = "beat"
 BEAT_EVERY: Final = Every(timedelta(milliseconds=50))
 MARK: Final = "mark"
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Rings = dict[datetime, int]
 """How often an alarm has rung for each of the times it was set for."""
@@ -145,11 +146,10 @@ class Ledger(Room):
             Ledger.enough.set()
 
     async def _beat(self, scheduled: datetime) -> None:
-        storage = self.ctx.storage
-        last: datetime | None = await storage.get("beat/last")
-        await storage.put("beat/last", scheduled)
-        if last is not None and scheduled <= last:
-            await storage.put("beat/again", scheduled)
+        """Book that the recurrence goes forward, or that it did not, for good."""
+        before: dict[str, Any] = await self.ctx.storage.get("beat", {"last": None, "again": False})
+        again = before["again"] or (before["last"] or EPOCH) >= scheduled
+        await self.ctx.storage.put("beat", {"last": scheduled, "again": again})
 
 
 class Churn(Room):

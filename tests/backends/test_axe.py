@@ -18,9 +18,21 @@ from partyroom import JsonCodec, RoomKey
 from partyroom._core.alarm_record import AlarmRecord
 from partyroom._core.instants import to_micros
 from tests.backends import axe
-from tests.backends.axe import Axe, Child, Dice, Tally, await_line
-from tests.backends.axe_books import AxeError, Books, open_rings
-from tests.backends.axe_child import Churn, Ledger, Order, Rings, alarm_key, live, runtime_of, text, write_key
+from tests.backends.axe import Axe, Child, Dice, Tally, await_line, await_writes
+from tests.backends.axe_books import AxeError, Books, Stored, judge_ledger, open_rings
+from tests.backends.axe_child import (
+    CLOSE,
+    MARK,
+    Churn,
+    Ledger,
+    Order,
+    Rings,
+    alarm_key,
+    live,
+    runtime_of,
+    text,
+    write_key,
+)
 
 CODEC = JsonCodec()
 LEDGER = RoomKey("ledger", "1")
@@ -110,6 +122,20 @@ def test_a_run_that_fails_leaves_no_process_behind(tmp_path: Path) -> None:
         struck.swing(1)
     struck.close()
     assert struck._next._process.returncode is not None
+
+
+def test_a_process_that_is_told_to_leaves_its_file_in_order(tmp_path: Path) -> None:
+    path, books = tmp_path / "rooms.db", Books()
+    with Child("asyncio") as child:
+        await_line(child, books, "ready")
+        child.tell(f'{{"path": "{path.as_posix()}"}}')
+        await_writes(child, books, 100)
+        child.tell(CLOSE)
+        await_line(child, books, "closed")
+        child.let_go()
+    assert ["rooms.db", "rooms.db-lock"] == sorted(left.name for left in tmp_path.iterdir())
+    assert books.count() >= 100
+    assert books.judge(path)
 
 
 # --- what a file must not hold -----------------------------------------------
@@ -225,7 +251,7 @@ def drop_alarm(name: str) -> Statement:
         (put(LEDGER, write_key(3), text(4)), "ledger/1: the value of write 3: expected '3:3:"),
         (drop(LEDGER, alarm_key(3)), "ledger/1: write 3: nothing is known of its alarm"),
         (add(LEDGER, "other", 1), "ledger/1: values that no event wrote: expected {}, found {'other': 1}"),
-        (add(LEDGER, "beat/again", LATER), "ledger/1: the time of a recurrence that rang again"),
+        (put(LEDGER, "beat", {"last": LATER, "again": True}), "ledger/1: whether a recurrence rang again"),
         (book(4, due=None, rung={LATER: 2}), "ledger/1: write 4: times for which its alarm rang twice"),
         (book(4, due=None, rung={}), "ledger/1: write 4: whether its alarm has rung for the last time"),
         (book(4, due=LATER, rung={}), "ledger/1: write 4: the time of its alarm: expected datetime.*, found None"),
@@ -266,6 +292,21 @@ def test_an_alarm_that_is_not_as_it_was_set_is_noticed(
     change(path, drop_alarm("4"), set_alarm(LEDGER, "4", due, record))
     with pytest.raises(AxeError, match=f"ledger/1: write 4: {words}"):
         books.judge(path)
+
+
+@pytest.mark.anyio
+async def test_an_alarm_that_rings_before_its_time_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "rooms.db"
+    books = await life(path)
+    async with runtime_of(Order(str(path))) as runtime:
+        await runtime.parties["churn"].get(CHURN.id).ring_alarm(MARK)
+        await runtime.wait_idle()
+    with pytest.raises(AxeError, match=r"churn/1: values after write 8: .*'mark has rung'"):
+        books.judge(path)
+
+
+def test_a_room_that_was_woken_and_nothing_else_is_whole() -> None:
+    judge_ledger(Stored(), "ledger/1")
 
 
 def test_a_damaged_file_is_noticed(whole: tuple[Path, Books]) -> None:
