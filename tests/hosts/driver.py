@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, MutableMapping
+from collections.abc import AsyncGenerator, Iterable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote
@@ -117,7 +117,7 @@ def decoded(path: str) -> str:
 
 
 @asynccontextmanager
-async def connecting(app: Any, path: str, query: str = "", **more: Any) -> AsyncIterator[Socket]:
+async def connecting(app: Any, path: str, query: str = "", **more: Any) -> AsyncGenerator[Socket]:
     """Open a WebSocket that has not begun; the application is left behind cancelled if it has not ended."""
     socket = Socket()
     async with create_task_group() as tasks:
@@ -127,7 +127,7 @@ async def connecting(app: Any, path: str, query: str = "", **more: Any) -> Async
 
 
 @asynccontextmanager
-async def connected(app: Any, path: str, query: str = "", **more: Any) -> AsyncIterator[Socket]:
+async def connected(app: Any, path: str, query: str = "", **more: Any) -> AsyncGenerator[Socket]:
     """Open a WebSocket that has been accepted, and let the client leave at the end."""
     async with connecting(app, path, query, **more) as socket:
         answer = await socket.handshake()
@@ -155,7 +155,8 @@ async def ask(app: Any, method: str, path: str, body: Iterable[bytes] = (b"",), 
         await exchange.say(type="http.request", body=part, more_body=number < len(parts))
     async with create_task_group() as tasks:
         tasks.start_soon(exchange.run, app, scope_of("http", path, query, method=method, **more))
-        return await whole_answer(exchange)
+        await exchange.ended.wait()
+    return await whole_answer(exchange)
 
 
 async def whole_answer(exchange: Exchange) -> Answer:
@@ -169,4 +170,5 @@ async def denial(app: PartyApp, path: str, query: str = "", **more: Any) -> Answ
     async with connecting(app, path, query, **more) as socket:
         start = await socket.handshake()
         assert "websocket.http.response.start" == start["type"], start
-        return Answer(start, (await socket.hear())["body"])
+        body: bytes = (await socket.hear())["body"]
+    return Answer(start, body)

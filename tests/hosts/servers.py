@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -38,7 +38,7 @@ def listening() -> socket.socket:
 
 
 @asynccontextmanager
-async def serve(kind: str, app: Any) -> AsyncIterator[int]:
+async def serve(kind: str, app: Any) -> AsyncGenerator[int]:
     """Serve an application for as long as the block runs, and give the port."""
     with closing(listening()) as listener:
         port: int = listener.getsockname()[1]
@@ -70,8 +70,8 @@ def hypercorn_server(app: Any, kind: str, listener: socket.socket) -> tuple[Any,
     config.graceful_timeout = 1
     config.websocket_max_message_size = 2**21
     stopped = anyio.Event()
-    run: Any = hypercorn.trio.serve if kind.endswith("trio") else hypercorn.asyncio.serve
-    return partial(run, app, config, shutdown_trigger=stopped.wait, mode="asgi"), stopped.set
+    module: Any = hypercorn.trio if kind.endswith("trio") else hypercorn.asyncio
+    return partial(module.serve, app, config, shutdown_trigger=stopped.wait, mode="asgi"), stopped.set
 
 
 async def in_thread(scenario: Callable[..., T], *args: object) -> T:
@@ -83,7 +83,11 @@ def dial(port: int, path: str, **options: Any) -> ClientConnection:
     """Open a WebSocket."""
     url = f"ws://127.0.0.1:{port}{path}"
     # Without a bound for what waits: a client that is not asked to read must still take part in the end.
-    return connect(url, open_timeout=20, close_timeout=10, proxy=None, max_queue=None, max_size=None, **options)
+    open_socket: Any = connect
+    client: ClientConnection = open_socket(
+        url, open_timeout=20, close_timeout=10, proxy=None, max_queue=None, max_size=None, **options
+    )
+    return client
 
 
 def fetch(

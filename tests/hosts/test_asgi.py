@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -60,7 +60,7 @@ class Chat(Room):
 
     @override
     async def on_close(self, connection: Connection, code: int, reason: str, was_clean: bool) -> None:
-        left = await self.ctx.storage.get("left", [])
+        left: list[Any] = await self.ctx.storage.get("left", [])
         await self.ctx.storage.put("left", [*left, [connection.id, code, reason, was_clean]])
 
     async def on_request(self, request: Request) -> object:
@@ -96,7 +96,7 @@ class Silent(Room):
 @asynccontextmanager
 async def party_app(
     *, limits: Limits | None = None, runtime: dict[str, Any] | None = None, **options: Any
-) -> AsyncIterator[PartyApp]:
+) -> AsyncGenerator[PartyApp]:
     async with Runtime(
         {"chat": Chat, "silent": Silent}, backend=MemoryBackend(), limits=limits, **(runtime or {})
     ) as opened:
@@ -673,8 +673,9 @@ async def test_a_page_of_another_origin_may_not_ask(allowed: Any, origin: str, h
 
 
 async def test_origins_are_no_single_string() -> None:
+    one: Any = "https://example.org"
     with pytest.raises(ValueError, match="allowed_origins"):
-        PartyApp(Runtime({}, backend=MemoryBackend()), allowed_origins="https://example.org")  # type: ignore[arg-type]
+        PartyApp(Runtime({}, backend=MemoryBackend()), allowed_origins=one)
 
 
 # --- around and inside other applications ------------------------------------

@@ -9,11 +9,13 @@ import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, assert_type
 
 import pytest
+from typing_extensions import override
 
 from partyroom import (
     Alarm,
@@ -30,6 +32,7 @@ from partyroom import (
 from partyroom.backends.file import FileBackend
 from partyroom.backends.memory import MemoryBackend
 from partyroom.blocking import BlockingRuntime
+from partyroom.testing.backend_wrapper import BackendWrapper
 
 
 class Counter(Room):
@@ -117,7 +120,7 @@ def test_a_client_speaks_and_hears(runtime: BlockingRuntime) -> None:
 def test_many_threads_may_use_it_at_once(runtime: BlockingRuntime) -> None:
     room = runtime.parties["counter"].get("all")
     with ThreadPoolExecutor(8) as pool:
-        totals = list(pool.map(lambda _: room.call(Counter.increment), range(200)))
+        totals = list(pool.map(partial(room.call, Counter.increment), [1] * 200))
     assert list(range(1, 201)) == sorted(totals)
 
 
@@ -181,16 +184,17 @@ def test_a_backend_that_cannot_be_opened_says_why_and_who_has_it(tmp_path: Path)
         assert 1 == runtime.parties["counter"].get("all").call(Counter.increment)
 
 
-class Trouble(MemoryBackend):
+class Trouble(BackendWrapper):
     """Cannot be closed."""
 
+    @override
     async def __aexit__(self, *_: object) -> None:
         message = "no way out"
         raise OSError(message)
 
 
 def test_trouble_at_the_end_is_told_to_who_closes() -> None:
-    runtime = BlockingRuntime({"counter": Counter}, backend=Trouble()).open()
+    runtime = BlockingRuntime({"counter": Counter}, backend=Trouble(MemoryBackend())).open()
     with pytest.raises(OSError, match="no way out"):
         runtime.close()
 
@@ -240,6 +244,7 @@ PROGRAM = """
     from partyroom import Room, RuntimeStateError
     from partyroom.backends.file import FileBackend
     from partyroom.blocking import BlockingRuntime
+from partyroom.testing.backend_wrapper import BackendWrapper
 
     class Counter(Room):
         async def increment(self):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
+from typing_extensions import override
 
 from partyroom import BackendLockedError, Room, Runtime, RuntimeClosedError
 from partyroom.asgi import PartyApp
 from partyroom.backends.memory import MemoryBackend
+from partyroom.testing.backend_wrapper import BackendWrapper
 from tests.hosts.driver import Exchange, Message
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +30,7 @@ def is_open(runtime: Runtime) -> bool:
 
 
 @asynccontextmanager
-async def serving(app: PartyApp) -> AsyncIterator[Exchange]:
+async def serving(app: PartyApp) -> AsyncGenerator[Exchange]:
     """Run a lifespan as a server does, as far as its start."""
     exchange = Exchange()
     async with anyio.create_task_group() as tasks:
@@ -122,11 +124,12 @@ async def test_an_inner_application_that_breaks_later_takes_the_runtime_with_it(
 
 
 async def test_a_runtime_that_cannot_be_opened_stops_the_server(caplog: pytest.LogCaptureFixture) -> None:
-    class Locked(MemoryBackend):
+    class Locked(BackendWrapper):
+        @override
         async def __aenter__(self) -> Any:
             raise BackendLockedError("rooms.db", 42)
 
-    async with serving(PartyApp(Runtime({}, backend=Locked()))) as exchange:
+    async with serving(PartyApp(Runtime({}, backend=Locked(MemoryBackend())))) as exchange:
         answer = await exchange.hear()
     assert "lifespan.startup.failed" == answer["type"]
     assert "BackendLockedError: rooms.db is open for writing in process 42" in answer["message"]

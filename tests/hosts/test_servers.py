@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from datetime import timedelta
 from random import Random
@@ -61,11 +61,11 @@ class Chat(Room):
 
     @override
     async def on_close(self, connection: Connection, code: int, reason: str, was_clean: bool) -> None:
-        left = await self.ctx.storage.get("left", {})
+        left: dict[str, int] = await self.ctx.storage.get("left", {})
         await self.ctx.storage.put("left", {**left, connection.id: code})
 
     async def on_request(self, request: Request) -> Response:
-        left = await self.ctx.storage.get("left", {})
+        left: dict[str, int] = await self.ctx.storage.get("left", {})
         return Response.json({"room": self.ctx.id, "body": request.text(), "left": left})
 
 
@@ -74,7 +74,7 @@ async def log_in(request: ConnectRequest) -> Response | None:
 
 
 @asynccontextmanager
-async def chat_on(server: str, limits: Limits | None = None, **options: Any) -> AsyncIterator[tuple[int, Runtime]]:
+async def chat_on(server: str, limits: Limits | None = None, **options: Any) -> AsyncGenerator[tuple[int, Runtime]]:
     runtime = Runtime({"chat": Chat}, backend=MemoryBackend(), limits=limits)
     app = PartyApp(runtime, on_before_connect=log_in, **options)
     async with serve(server, app) as port:

@@ -1,0 +1,111 @@
+"""The chat page in a real browser: two windows talk, see each other, and see the alarm clear the room."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from partyroom.backends.memory import MemoryBackend
+from partyroom.examples import chat_page
+from tests.hosts.servers import in_thread, serve
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@contextmanager
+def browser(folder: Path) -> Generator[Chrome]:
+    assert BROWSER is not None
+    assert DRIVER is not None
+    options = ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=700,600",
+    ):
+        options.add_argument(argument)
+    options.add_argument(f"--user-data-dir={folder}")
+    with Chrome(options=options, service=Service(DRIVER)) as driver:
+        yield driver
+
+
+def shown(driver: Chrome, what: str) -> str:
+    return str(driver.find_element(By.ID, what).text)
+
+
+def wait_for(driver: Chrome, what: str, expected: str) -> None:
+    def is_shown(found: Chrome) -> bool:
+        return expected == shown(found, what)
+
+    wait: Any = WebDriverWait(driver, 20, 0.05)
+    check: Callable[[Chrome], bool] = is_shown
+    wait.until(check, f"{what} does not show {expected!r}")
+
+
+def say(driver: Chrome, text: str) -> None:
+    driver.find_element(By.ID, "text").send_keys(text + "\n")
+
+
+def scenario(port: int, folder: Path) -> None:
+    with browser(folder / "profile") as driver:
+        address = f"http://127.0.0.1:{port}/?room=cats%20%26%20dogs&name="
+        driver.get(address + "ann")
+        wait_for(driver, "people", "Here: ann")
+        ann = driver.current_window_handle
+        driver.switch_to.new_window("window")
+        bob = driver.current_window_handle
+        driver.get(address + "bob")
+        wait_for(driver, "people", "Here: ann, bob")
+        say(driver, "hello <b>Ann</b>")
+        wait_for(driver, "log", "bob: hello <b>Ann</b>")
+        driver.switch_to.window(ann)
+        wait_for(driver, "people", "Here: ann, bob")
+        say(driver, "hello Bob")
+        wait_for(driver, "log", "bob: hello <b>Ann</b>\nann: hello Bob")
+        assert "cats & dogs" == shown(driver, "room")
+        assert driver.save_screenshot(str(folder / "chat.png"))
+        wait_for(driver, "log", "The room was cleared.")
+        driver.switch_to.window(bob)
+        wait_for(driver, "log", "The room was cleared.")
+        driver.close()
+        driver.switch_to.window(ann)
+        wait_for(driver, "people", "Here: ann")
+
+
+@pytest.mark.anyio
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="there is no chromium with its chromedriver")
+async def test_two_windows_chat_see_each_other_and_see_the_room_cleared(tmp_path: Path) -> None:
+    app = chat_page.create_app(MemoryBackend(), clear_after=timedelta(seconds=3))
+    async with serve("uvicorn", app) as port:
+        await in_thread(scenario, port, tmp_path)
+
+
+def test_it_is_served_by_uvicorn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    served: list[Any] = []
+
+    def run(app: object, **options: object) -> None:
+        served.append((app, options))
+
+    monkeypatch.setattr("uvicorn.run", run)
+    chat_page.main()
+    assert [{"port": 8000, "log_level": "warning"}] == [options for _, options in served]
+    assert "http://127.0.0.1:8000/" in capsys.readouterr().out
