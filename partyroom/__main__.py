@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from functools import partial
 from io import TextIOWrapper
 from random import Random  # noqa: TID251 - here chance comes in
 from typing import Final
@@ -48,7 +49,7 @@ def _screen() -> Screen:
         err=sys.stderr,
         input=sys.stdin,
         clock=SystemClock(),
-        random=Random(),  # noqa: S311 - names of rings, no secrets
+        chance=partial(Random().getrandbits, 64),  # noqa: S311 - names of rings, no secrets
         width=shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None,
         is_watched=sys.stderr.isatty(),
     )

@@ -29,9 +29,6 @@ from partyroom.types import AlarmRow, RoomKey
 
 __all__ = ["VERB"]
 
-NUMBER: Final = 64
-"""How many random bits name a ring."""
-
 
 def ring_again_options(parser: ArgumentParser) -> None:
     """Take which alarms ring again."""
@@ -49,7 +46,7 @@ async def ring_again(arguments: Namespace, screen: Screen) -> int:
     async with writer_of(arguments.file, arguments.backend) as backend:
         rows = await _rows(backend, arguments, screen)
         now = to_micros(screen.clock.now())
-        due = [made_due(row, now, screen.random.getrandbits(NUMBER)) for row in rows]
+        due = [made_due(row, now, screen.chance()) for row in rows]
         await write(backend, [_change(room, list(some)) for room, some in groupby(due, lambda row: row.room)])
     if not rows:
         screen.remark("no such alarm")

@@ -11,8 +11,7 @@ Must never be asked what to say.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from random import Random  # noqa: TID251 - given on to whatever needs chance
+from collections.abc import Callable, Mapping
 from typing import Final, TextIO
 
 import attrs
@@ -46,7 +45,8 @@ class Screen:
     input: TextIO
     """What comes through a pipe."""
     clock: Clock
-    random: Random
+    chance: Callable[[], int]
+    """Gives 64 random bits, others each time: the name of a ring."""
     width: int | None = None
     """How many columns a table may take; ``None`` if nobody's eyes are meant."""
     is_watched: bool = False

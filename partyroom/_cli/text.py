@@ -10,7 +10,9 @@ Must never read a clock.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Final
 from unicodedata import east_asian_width
 
@@ -24,7 +26,6 @@ __all__ = [
     "length",
     "moment",
     "one_line",
-    "quoted",
     "relative",
     "repeats",
     "size",
@@ -53,12 +54,6 @@ def one_line(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
 
 
-def quoted(text: str) -> str:
-    """Give a name as it stands in a sentence: as it is, or in quotes if it could be misread."""
-    shown = one_line(text)
-    return shown if shown and " " not in shown else repr(text)
-
-
 def width(text: str) -> int:
     """Give how many columns of a terminal a text takes."""
     return len(text) if text.isascii() else sum(2 if east_asian_width(each) in "WF" else 1 for each in text)
@@ -68,14 +63,8 @@ def cut(text: str, columns: int) -> str:
     """Give a text that takes at most some columns; what was cut shows at its end."""
     if width(text) <= columns:
         return text
-    kept = ""
-    room = columns - width(ELLIPSIS)
-    for each in text:
-        room -= width(each)
-        if room < 0:
-            break
-        kept += each
-    return kept + ELLIPSIS
+    taken = list(accumulate(map(width, text)))
+    return text[: bisect_right(taken, columns - width(ELLIPSIS))] + ELLIPSIS
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from io import StringIO
+from itertools import count
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import anyio
@@ -44,10 +44,12 @@ class StillClock(Clock):
         return self.ticks
 
     @override
-    async def sleep_until(self, when: datetime, /, *, timer: Timer = SOMEBODY) -> None: ...
+    async def sleep_until(self, when: datetime, /, *, timer: Timer = SOMEBODY) -> None:
+        """No command waits."""
 
     @override
-    async def sleep(self, duration: timedelta, /, *, timer: Timer = SOMEBODY) -> None: ...
+    async def sleep(self, duration: timedelta, /, *, timer: Timer = SOMEBODY) -> None:
+        """No command waits."""
 
 
 @attrs.frozen
@@ -85,7 +87,7 @@ def run(*arguments: object, given: str | None = "", width: int | None = None, is
         err=err,
         input=Terminal() if given is None else StringIO(given),
         clock=StillClock(),
-        random=Random(0),
+        chance=count().__next__,
         width=width,
         is_watched=is_watched,
     )
@@ -99,23 +101,29 @@ def alarm(room: RoomKey, due: timedelta | None, name: str = "", **record: Any) -
     return AlarmRow(room, name, when, AlarmRecord("0123456789abcdef")._replace(**record).encode())
 
 
-async def put(
-    backend: StorageBackend, room: RoomKey, values: Mapping[str, object], alarms: Sequence[AlarmRow] = ()
-) -> None:
-    """Store a room: values, and alarms as rows."""
-    encoded = {key: value if isinstance(value, bytes) else ENCODE(value) for key, value in values.items()}
-    rows = {row.name: row for row in alarms}
-    commit = Commit(room, await backend.claim(room), encoded, rows, release=True)
-    assert [None] == list(await backend.commit([commit]))
-
-
 @attrs.frozen
 class StoredRoom:
     """A room of a test."""
 
     room: RoomKey
     values: Mapping[str, object]
+    """Bytes are stored as they are."""
     alarms: Sequence[AlarmRow] = ()
+
+
+async def put(backend: StorageBackend, *rooms: StoredRoom) -> None:
+    """Store some rooms at once."""
+    commits = [
+        Commit(
+            each.room,
+            await backend.claim(each.room),
+            {key: value if isinstance(value, bytes) else ENCODE(value) for key, value in each.values.items()},
+            {row.name: row for row in each.alarms},
+            release=True,
+        )
+        for each in rooms
+    ]
+    assert {None} >= set(await backend.commit(commits))
 
 
 def make_file(path: Path, *rooms: StoredRoom) -> Path:
@@ -123,8 +131,7 @@ def make_file(path: Path, *rooms: StoredRoom) -> Path:
 
     async def fill() -> None:
         async with FileBackend(path) as backend:
-            for each in rooms:
-                await put(backend, each.room, each.values, each.alarms)
+            await put(backend, *rooms)
 
     anyio.run(fill)
     return path

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from random import Random
 from typing import Any, final
 
 import anyio
@@ -36,7 +35,7 @@ KEEP = timedelta(milliseconds=700)
 
 def screen() -> tuple[Screen, StringIO]:
     out = StringIO()
-    return Screen(out=out, err=StringIO(), input=StringIO(), clock=SystemClock(), random=Random(0)), out
+    return Screen(out=out, err=StringIO(), input=StringIO(), clock=SystemClock(), chance=int), out
 
 
 def broken(found: list[Verdict]) -> set[str]:

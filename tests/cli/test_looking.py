@@ -373,9 +373,9 @@ def test_a_look_is_taken_while_a_program_runs_on_the_file(path: Path, verb: str)
 
     async def look() -> subprocess.CompletedProcess[bytes]:
         async with FileBackend(path) as backend:
-            await put(backend, SEVEN, {"k": "new"})
+            await put(backend, StoredRoom(SEVEN, {"k": "new"}))
             ran = await anyio.run_process(command, check=False)
-            await put(backend, SEVEN, {"k": "newer"})
+            await put(backend, StoredRoom(SEVEN, {"k": "newer"}))
             return ran
 
     ran = anyio.run(look)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from io import StringIO
-from random import Random
 
 import pytest
 from hypothesis import given
@@ -168,7 +167,7 @@ def test_a_table_fits_whatever_stands_in_it(rows: list[tuple[str, str, str]], sp
 def screen(*, is_watched: bool) -> tuple[Screen, StringIO]:
     err = StringIO()
     still = StillClock()
-    return Screen(out=StringIO(), err=err, input=StringIO(), clock=still, random=Random(0), is_watched=is_watched), err
+    return Screen(out=StringIO(), err=err, input=StringIO(), clock=still, chance=int, is_watched=is_watched), err
 
 
 def test_progress_is_shown_and_gone_at_the_end() -> None:
