@@ -70,7 +70,7 @@ class CrashingBackend(BackendWrapper):
     async def _crash(self, commits: Sequence[Commit], index: int) -> Sequence[CommitError | None]:
         self.reached = True
         stored = commits[: index if self._moment == "before" else index + 1]
-        answers = await self.backend.commit(stored) if stored else []
+        answers: Sequence[CommitError | None] = await self.backend.commit(stored) if stored else ()
         if self._moment != "answered":
             self._kill()
             return await _never()

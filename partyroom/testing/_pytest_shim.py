@@ -11,7 +11,7 @@ everybody who has the library installed.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from importlib import import_module
 from inspect import iscoroutinefunction
 from types import ModuleType
@@ -36,13 +36,13 @@ def harness_options() -> dict[str, Any]:
 
 
 @pytest.fixture
-def fake_clock(harness_options: dict[str, Any]) -> Any:
+def fake_clock(harness_options: dict[str, Any]) -> object:
     """Give the clock that the test's harness runs on."""
     return harness_options.get("clock") or import_module("partyroom.testing").FakeClock()
 
 
 @pytest.fixture
-def harness(request: pytest.FixtureRequest) -> Any:
+def harness(request: pytest.FixtureRequest) -> object:
     """Give an open harness of the fixture ``parties``, for tests that are coroutines; it is closed at the end of the test."""
     return request.getfixturevalue(f"_partyroom_harness_{_framework(request)}")
 
@@ -60,14 +60,14 @@ def _framework(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def blocking_harness(parties: Any, harness_options: dict[str, Any], fake_clock: Any) -> Generator[Any]:
+def blocking_harness(parties: object, harness_options: dict[str, Any], fake_clock: object) -> Generator[Any]:
     """Give an open harness for tests without ``async``."""
     kit: Any = import_module("partyroom.testing")
     with kit.BlockingHarness(parties, **{**harness_options, "clock": fake_clock}) as opened:
         yield opened
 
 
-async def _open_harness(parties: Any, harness_options: dict[str, Any], fake_clock: Any) -> AsyncGenerator[Any]:
+async def _open_harness(parties: object, harness_options: dict[str, Any], fake_clock: object) -> AsyncGenerator[Any]:
     # Opened here and closed there: some frameworks run the two halves of a fixture in different tasks.
     opened: Any = import_module("partyroom.testing").Harness(parties, **{**harness_options, "clock": fake_clock})
     await opened.open()
@@ -86,10 +86,10 @@ def pytest_configure(config: pytest.Config) -> None:
             config.pluginmanager.register(plugin, f"partyroom_{name}")
 
 
-def _plugin(fixture: str, decorate: Any) -> ModuleType:
+def _plugin(fixture: str, decorate: Callable[..., object]) -> ModuleType:
     """Make a plugin of one fixture; pytest looks for fixtures in modules."""
 
-    async def opened(parties: Any, harness_options: dict[str, Any], fake_clock: Any) -> AsyncGenerator[Any]:
+    async def opened(parties: object, harness_options: dict[str, Any], fake_clock: object) -> AsyncGenerator[Any]:
         async for each in _open_harness(parties, harness_options, fake_clock):
             yield each
 

@@ -16,10 +16,10 @@ from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, final
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, final
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from typing_extensions import Self, Unpack, override
+from typing_extensions import Unpack, override
 
 from partyroom._services import RoomFactory
 from partyroom.errors import ConnectionClosedError, RuntimeStateError
@@ -104,7 +104,11 @@ class BlockingRoom:
 
     def call(self, method: Callable[Concatenate[R, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a method of the room as an event, and settle. If it sleeps on ``ctx.clock``, time passes as far as it has to."""
-        return self._harness.do_in_time(partial(self.handle.call, method, *args, **kwargs))
+
+        async def call() -> T:
+            return await self.handle.call(method, *args, **kwargs)
+
+        return self._harness.do_in_time(call)
 
     def request(self, request: object, /) -> Any:  # noqa: ANN401 - the host's own types
         """Have ``on_request`` answer, and settle; time as for ``call``."""

@@ -119,24 +119,16 @@ async def every_crash(
 
 
 @final
+@attrs.frozen
 class _Runs:
     """The runs of one scenario."""
 
-    def __init__(
-        self,
-        scenario: Scenario,
-        invariant: Scenario,
-        parties: Mapping[str, RoomFactory],
-        backend: BackendFactory,
-        let_pass: timedelta,
-        options: RuntimeOptions,
-    ) -> None:
-        self._scenario = scenario
-        self._invariant = invariant
-        self._parties = parties
-        self._backend = backend
-        self._let_pass = let_pass
-        self._options = options
+    _scenario: Scenario
+    _invariant: Scenario
+    _parties: Mapping[str, RoomFactory]
+    _backend: BackendFactory
+    _let_pass: timedelta
+    _options: RuntimeOptions
 
     async def run_whole(self) -> int:
         """Run the scenario without a crash; give how many commits it has."""
@@ -159,12 +151,11 @@ class _Runs:
     async def run_to(self, number: int, moment: Moment) -> tuple[bool, CrashPoint | None, Exception | None]:
         """Run the scenario up to a crash, and what comes after it; give whether it came so far, and what went wrong."""
         points: list[CrashPoint] = []
-        backend = CrashingBackend(
-            self._backend(),
-            lambda commit: points.append(_point(harness, commit, len(points) + 1, moment)),
-            nth=number,
-            moment=moment,
-        )
+
+        def hear(commit: Commit) -> None:
+            points.append(_point(harness, commit, len(points) + 1, moment))
+
+        backend = CrashingBackend(self._backend(), hear, nth=number, moment=moment)
         harness = Harness(self._parties, backend=backend, **self._options)
         try:
             async with harness:

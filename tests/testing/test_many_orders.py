@@ -21,7 +21,7 @@ class Diary(Room):
     """Writes down what comes, in the order in which it comes."""
 
     async def note(self, line: str) -> None:
-        lines = await self.ctx.storage.get("lines", [])
+        lines: list[str] = await self.ctx.storage.get("lines", [])
         await self.ctx.storage.put("lines", [*lines, line])
 
     async def on_message(self, message: str | bytes, sender: Connection) -> None:
@@ -53,7 +53,11 @@ async def equal_timers(harness: Harness) -> None:
 async def arriving_calls(harness: Harness) -> None:
     async with anyio.create_task_group() as tasks:
         for name in "xyz":
-            tasks.start_soon(harness.parties["diary"].get("a").call, Diary.note, name)
+            tasks.start_soon(note, harness, name)
+
+
+async def note(harness: Harness, line: str) -> None:
+    await harness.parties["diary"].get("a").call(Diary.note, line)
 
 
 async def arriving_messages(harness: Harness) -> None:
@@ -94,7 +98,7 @@ async def found_orders(scenario: Any, seeds: Any) -> list[str]:
 @every_scenario
 async def test_all_orders_are_found_and_nothing_is_lost(scenario: Any) -> None:
     found = await found_orders(scenario, range(60))
-    print(scenario.__name__, len(found), "runs", len(set(found)), "orders")
+    print(scenario.__name__, len(found), "runs", len(set(found)), "orders")  # noqa: T201 - the counts are to be seen
     assert {"xyz"} == {"".join(sorted(each)) for each in found}
     assert {"xyz", "xzy", "yxz", "yzx", "zxy", "zyx"} == set(found)
 
@@ -134,7 +138,7 @@ async def test_a_failure_prints_its_seed_and_the_last_events() -> None:
 
     with pytest.raises(BrokenInvariantError) as caught:
         await many_orders(arriving_calls, invariant, parties=PARTIES, seeds=range(40))
-    print(caught.value.summary)
+    print(caught.value.summary)  # noqa: T201 - the counts are to be seen
     failing = [int(each.split()[1]) for each in caught.value.failures]
     assert 5 <= len(failing) <= 30
     assert f"seed {failing[0]} (again: seeds=[{failing[0]}]): AssertionError" in caught.value.failures[0]

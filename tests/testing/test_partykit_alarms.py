@@ -1,6 +1,6 @@
 """Every sentence of PartyKit's page on alarms, as a test through the harness.
 
-The sentences stand in the tests' docstrings. What the page excuses as a
+The sentences stand in the tests' first lines. What the page excuses as a
 limitation (no id, no other parties in an alarm) is a promise here (G7).
 """
 
@@ -182,7 +182,8 @@ def rang(*seconds: float, room_id: str = "a") -> list[str]:
 
 
 async def test_r1_a_room_is_woken_at_the_scheduled_time(harness: Harness) -> None:
-    """"PartyKit allows you to schedule an alarm some time in the future, and will wake up your room at the scheduled time."."""
+    # The page: "PartyKit allows you to schedule an alarm some time in the future, and will wake up your room at the scheduled
+    # time."
     room = harness.parties["reminder"].get("a")
     await room.call(Reminder.set, FIVE_MINUTES)
     await harness.put_to_sleep(room)
@@ -195,7 +196,7 @@ async def test_r1_a_room_is_woken_at_the_scheduled_time(harness: Harness) -> Non
 
 
 async def test_r2_a_recurring_alarm_rings_as_often_as_time_allows_in_one_go(harness: Harness) -> None:
-    """"This can be especially helpful for recurring tasks (cron jobs)"."""
+    # The page: "This can be especially helpful for recurring tasks (cron jobs)"
     await harness.parties["refresher"].get("a").call(Reminder.set, FIVE_MINUTES)
     await harness.advance(timedelta(hours=1) - TICK)
     assert rang(*range(300, 3600, 300)) == alarms()
@@ -204,7 +205,7 @@ async def test_r2_a_recurring_alarm_rings_as_often_as_time_allows_in_one_go(harn
 
 
 async def test_r4_an_alarm_is_set_on_the_storage_and_is_there_at_once(harness: Harness) -> None:
-    """"You can schedule an alarm by calling `Party.storage.setAlarm`."."""
+    # The page: "You can schedule an alarm by calling `Party.storage.setAlarm`."
     room = harness.parties["reminder"].get("a")
     assert START + FIVE_MINUTES == await room.call(Reminder.set, FIVE_MINUTES)
     await harness.restart()
@@ -212,7 +213,7 @@ async def test_r4_an_alarm_is_set_on_the_storage_and_is_there_at_once(harness: H
 
 
 async def test_r5_an_absolute_time_in_five_minutes_rings_then_and_not_before(harness: Harness) -> None:
-    """"The following method sets an alarm 5 minutes from now"."""
+    # The page: "The following method sets an alarm 5 minutes from now"
     await harness.parties["reminder"].get("a").call(Reminder.set, START + FIVE_MINUTES)
     await harness.advance(FIVE_MINUTES - TICK)
     assert [] == alarms()
@@ -221,7 +222,7 @@ async def test_r5_an_absolute_time_in_five_minutes_rings_then_and_not_before(har
 
 
 async def test_r6_the_callback_is_called_once_for_each_ring(harness: Harness) -> None:
-    """"When the alarm "rings", PartyKit will call the `onAlarm` callback in your Party server."."""
+    # The page: "When the alarm "rings", PartyKit will call the `onAlarm` callback in your Party server."
     await harness.parties["reminder"].get("a").call(Reminder.set, FIVE_MINUTES)
     await harness.advance(DAY)
     await harness.restart()
@@ -231,7 +232,7 @@ async def test_r6_the_callback_is_called_once_for_each_ring(harness: Harness) ->
 
 
 async def test_r7_an_alarm_set_in_the_callback_is_the_next_and_without_it_there_is_none(harness: Harness) -> None:
-    """"(optional) schedule next alarm in 5 minutes"."""
+    # The page: "(optional) schedule next alarm in 5 minutes"
     again, once = harness.parties["refresher"].get("a"), harness.parties["reminder"].get("a")
     for room in (again, once):
         await room.call(Reminder.set, FIVE_MINUTES)
@@ -244,8 +245,8 @@ async def test_r7_an_alarm_set_in_the_callback_is_the_next_and_without_it_there_
 
 
 async def test_r8_an_awake_room_rings_in_its_current_instance(harness: Harness) -> None:
-    """"If the room is currently "awake" (meaning that someone is connected to it ...), the `onAlarm` callback is executed in the
-    current room process."."""
+    # The page: "If the room is currently "awake" (meaning that someone is connected to it ...), the `onAlarm` callback is
+    # executed in the current room process."
     room = harness.parties["reminder"].get("a")
     await harness.connect(room)
     await room.call(Reminder.set, FIVE_MINUTES)
@@ -255,8 +256,8 @@ async def test_r8_an_awake_room_rings_in_its_current_instance(harness: Harness) 
 
 
 async def test_r9_and_r10_a_sleeping_room_is_constructed_and_started_before_it_rings(harness: Harness) -> None:
-    """"If the room is currently "asleep" ..., the PartyKit runtime will load the room into memory ... This means that PartyKit will
-    first run the room's constructor and the `onStart` method, and only then call `onAlarm`."."""
+    # The page: "If the room is currently "asleep" ..., the PartyKit runtime will load the room into memory ... This means that
+    # PartyKit will first run the room's constructor and the `onStart` method, and only then call `onAlarm`."
     room = harness.parties["reminder"].get("a")
     await room.call(Reminder.set, FIVE_MINUTES)
     for happens in (harness.put_to_sleep(room), harness.restart(), harness.crash()):
@@ -296,8 +297,8 @@ async def test_r10_an_alarm_whose_room_does_not_start_is_not_lost(tmp_path: Path
 async def test_r11_and_r12_there_is_one_alarm_and_the_later_call_replaces_the_earlier(
     harness: Harness, first: float, second: float
 ) -> None:
-    """"Each PartyKit room can have only one active alarm at a time. If you call `setAlarm` while another alarm is already active, the
-    previous alarm will be canceled in favor of the new one."."""
+    # The page: "Each PartyKit room can have only one active alarm at a time. If you call `setAlarm` while another alarm is
+    # already active, the previous alarm will be canceled in favor of the new one."
     room = harness.parties["reminder"].get("a")
     await room.call(Reminder.set, timedelta(seconds=first))
     await room.call(Reminder.set, timedelta(seconds=second))
@@ -315,7 +316,7 @@ async def test_r11_the_bound_is_for_each_room(harness: Harness) -> None:
 
 
 async def test_r13_an_alarm_that_is_set_can_be_checked(harness: Harness) -> None:
-    """"You can use `Party.storage.getAlarm` to check if an alarm is already set."."""
+    # The page: "You can use `Party.storage.getAlarm` to check if an alarm is already set."
     room = harness.parties["reminder"].get("a")
     assert await room.call(Reminder.get) is None
     await room.call(Reminder.set, FIVE_MINUTES)
@@ -326,19 +327,23 @@ async def test_r13_an_alarm_that_is_set_can_be_checked(harness: Harness) -> None
 
 
 async def test_r14_an_alarm_is_only_set_if_it_is_sooner_with_nothing_in_between(harness: Harness) -> None:
-    """"In this example, we only set the new alarm if it is happening sooner than the alarm which was set previously"."""
+    # The page: "In this example, we only set the new alarm if it is happening sooner than the alarm which was set previously"
     room = harness.parties["reminder"].get("a")
+
+    async def set_if_sooner(minutes: float) -> None:
+        await room.call(Reminder.set_if_sooner, timedelta(minutes=minutes))
+
     async with anyio.create_task_group() as tasks:
         for minutes in (7, 5, 9, 3, 8, 3, 4):
-            tasks.start_soon(room.call, Reminder.set_if_sooner, timedelta(minutes=minutes))
+            tasks.start_soon(set_if_sooner, minutes)
     assert START + timedelta(minutes=3) == await room.call(Reminder.get)
     await harness.advance(DAY)
     assert rang(180) == alarms()
 
 
 async def test_r15_several_alarms_by_hand(harness: Harness) -> None:
-    """"If you need multiple concurrent alarms, you can implement this yourself by storing the alarm times in room storage, and when the
-    first alarm goes off, scheduling the next soonest alarm in the `onAlarm` callback."."""
+    # The page: "If you need multiple concurrent alarms, you can implement this yourself by storing the alarm times in room
+    # storage, and when the first alarm goes off, scheduling the next soonest alarm in the `onAlarm` callback."
     room = harness.parties["multiplexer"].get("a")
     for name, minutes in (("d", 4), ("b", 2), ("a", 1), ("c", 2), ("gone", 3)):
         await room.call(Multiplexer.add, name, timedelta(minutes=minutes))
@@ -347,7 +352,9 @@ async def test_r15_several_alarms_by_hand(harness: Harness) -> None:
     await harness.restart()
     await harness.advance(timedelta(hours=1))
     expected = (("a", 1), ("b", 2), ("c", 2), ("d", 4))
-    assert [f"timer:{name} at {(START + timedelta(minutes=minutes)).isoformat()}" for name, minutes in expected] == STEPS
+    assert [
+        f"timer:{name} at {(START + timedelta(minutes=minutes)).isoformat()}" for name, minutes in expected
+    ] == STEPS
     await room.call(Multiplexer.add, "last", timedelta(minutes=1))
     await room.call(Multiplexer.cancel, "last")
     await harness.expect_quiet(DAY)
@@ -358,7 +365,8 @@ async def test_r15_several_alarms_by_hand(harness: Harness) -> None:
 
 @pytest.mark.parametrize("how", ["warm", "cold", "restarted", "crashed"])
 async def test_r16_and_r18_the_id_is_known_in_the_alarm(harness: Harness, how: str) -> None:
-    """"We aren't currently able to automatically deduce the room's `id` ... This is a temporary limitation": here it is none."""
+    # The page: "We aren't currently able to automatically deduce the room's `id` ... This is a temporary limitation": here it
+    # is none.
     room = harness.parties["reminder"].get("the id")
     await room.call(Reminder.set, FIVE_MINUTES)
     await become(harness, "reminder", how)
@@ -380,7 +388,7 @@ async def become(harness: Harness, party: str, how: str) -> None:
 
 
 async def test_r17_the_way_around_it_still_works(harness: Harness) -> None:
-    """"You can work around this limitation by storing the room `id` in room storage, and reading it from there"."""
+    # The page: "You can work around this limitation by storing the room `id` in room storage, and reading it from there"
     room = harness.parties["remembered"].get("a")
     await room.call(Reminder.set, FIVE_MINUTES)
     await harness.restart()
@@ -391,8 +399,8 @@ async def test_r17_the_way_around_it_still_works(harness: Harness) -> None:
 
 @pytest.mark.parametrize("how", ["warm", "cold", "restarted", "crashed"])
 async def test_r19_to_r23_other_parties_are_there_in_the_alarm(harness: Harness, how: str) -> None:
-    """"However, `Party.context.parties` is not available inside `onAlarm` ... This is a temporary limitation": here it is none, and no
-    request goes through a network."""
+    # The page: "However, `Party.context.parties` is not available inside `onAlarm` ... This is a temporary limitation": here it
+    # is none, and no request goes through a network.
     await harness.parties["visitor"].get("the id").call(Reminder.set, FIVE_MINUTES)
     await become(harness, "visitor", how)
     await harness.advance(FIVE_MINUTES)
@@ -409,7 +417,8 @@ async def write(harness: Harness, party: str = "session", **data: Any) -> None:
 
 
 async def test_r3_and_r24_storage_is_cleaned_up_and_the_room_is_as_new(harness: Harness) -> None:
-    """"Sometimes, you may want to persist room storage for a limited period, and clean it up when it is no longer being used."."""
+    # The page: "Sometimes, you may want to persist room storage for a limited period, and clean it up when it is no longer
+    # being used."
     room = harness.parties["session"].get("a")
     await write(harness, id="note", text="hello")
     await harness.advance(EXPIRY_PERIOD)
@@ -420,8 +429,8 @@ async def test_r3_and_r24_storage_is_cleaned_up_and_the_room_is_as_new(harness: 
 
 
 async def test_r25_and_r26_each_access_moves_the_alarm_so_that_it_rings_after_the_last(harness: Harness) -> None:
-    """"A handy pattern is to keep updating an alarm every time you save data to storage. If the alarm ever rings, you know that the room
-    has not been accessed for that time"."""
+    # The page: "A handy pattern is to keep updating an alarm every time you save data to storage. If the alarm ever rings, you
+    # know that the room has not been accessed for that time"
     room = harness.parties["session"].get("a")
     for number in range(10):
         await write(harness, id="note", number=number)
@@ -448,7 +457,7 @@ async def test_r25_value_and_alarm_are_stored_together_or_not_at_all() -> None:
 
 
 async def test_r27_and_r28_data_is_deleted_when_it_has_not_been_changed_for_thirty_days(harness: Harness) -> None:
-    """"The above example deletes the data after it has not been changed for 30 days."."""
+    # The page: "The above example deletes the data after it has not been changed for 30 days."
     room = harness.parties["session"].get("a")
     await write(harness, id="note", text="day 0")
     await harness.advance(20 * DAY)
@@ -463,8 +472,8 @@ async def test_r27_and_r28_data_is_deleted_when_it_has_not_been_changed_for_thir
 
 
 async def test_r29_data_is_kept_for_thirty_days_since_it_was_last_read(harness: Harness) -> None:
-    """"If you wanted to keep the data around 30 days since it was last read, you can also update the same alarm for example when a user
-    connects to the room"."""
+    # The page: "If you wanted to keep the data around 30 days since it was last read, you can also update the same alarm for
+    # example when a user connects to the room"
     room = harness.parties["read"].get("a")
     await write(harness, "read", id="note", text="hello")
     await harness.advance(25 * DAY)

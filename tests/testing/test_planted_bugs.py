@@ -163,7 +163,7 @@ async def it_has_ended(harness: Harness) -> None:
 
 class Post(Room):
     async def deliver(self, letter: str) -> None:
-        letters = await self.ctx.storage.get("letters", [])
+        letters: list[str] = await self.ctx.storage.get("letters", [])
         await self.ctx.storage.put("letters", [*letters, letter])
 
     async def deliver_once(self, ring: str, letter: str) -> None:
@@ -267,7 +267,7 @@ every_bug = pytest.mark.parametrize(("look", "planted", "mended", "at_least"), B
 async def test_a_planted_bug_is_found(look: Any, planted: Any, mended: Any, at_least: list[int]) -> None:
     with pytest.raises(AssertionError) as caught:
         await look(*planted)
-    print(caught.value.summary if isinstance(caught.value, BrokenInvariantError) else caught.value)
+    print(caught.value.summary if isinstance(caught.value, BrokenInvariantError) else caught.value)  # noqa: T201 - the counts are to be seen
 
 
 @every_bug
@@ -275,5 +275,5 @@ async def test_the_mended_room_passes_and_enough_was_tried(
     look: Any, planted: Any, mended: Any, at_least: list[int]
 ) -> None:
     report = await look(*mended)
-    print(report)
+    print(report)  # noqa: T201 - the counts are to be seen
     assert all(seen >= wanted for seen, wanted in zip(counts(report), at_least, strict=True)), report

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import Phase, settings
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
 from partyroom import Alarm, Connection, Room
+from partyroom._services import RoomFactory
 from partyroom.testing.blocking_harness import BlockingClient, BlockingRoom
-from partyroom.testing.state_machine import RoomMachine
+from partyroom.testing.state_machine import Call, RoomMachine
 
 FEW = settings(max_examples=20, stateful_step_count=15, deadline=None)
 FIND = settings(max_examples=100, stateful_step_count=15, deadline=None, database=None, phases=[Phase.generate])
@@ -56,9 +57,11 @@ class TouchyCounter(Counter):
 class Counters(RoomMachine):
     """Compares every counter with a sum of its own."""
 
-    parties = {"counter": Counter}
-    messages = {"counter": st.sampled_from(["", "a", "!", b"xyz"])}
-    calls = {"counter": [(Counter.increment, st.tuples(st.integers(-3, 3)))]}
+    parties: ClassVar[Mapping[str, RoomFactory]] = {"counter": Counter}
+    messages: ClassVar[Mapping[str, st.SearchStrategy[str | bytes]]] = {
+        "counter": st.sampled_from(["", "a", "!", b"xyz"])
+    }
+    calls: ClassVar[Mapping[str, Sequence[Call]]] = {"counter": [(Counter.increment, st.tuples(st.integers(-3, 3)))]}
 
     def __init__(self) -> None:
         super().__init__()
