@@ -96,6 +96,16 @@ class Child:
             self._lines.put(line)
         self._lines.put("")
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def order(self, order: Order) -> None:
+        """Wait until it is ready, and give it its order."""
+        expect("ready", self.hear(), "a process's first word")
+        self.tell(json.dumps(attrs.asdict(order)))
+
     def tell(self, line: str) -> None:
         """Give it a line."""
         assert self._process.stdin is not None
@@ -228,8 +238,7 @@ class Axe:
 
     def _order(self, path: Path, *, durability: Literal["full", "normal"] = "full", rings: int | None = None) -> Child:
         child, self._next = self._next, self._bear()
-        expect("ready", child.hear(), "a process's first word")
-        child.tell(json.dumps(attrs.asdict(Order(str(path), durability, rings))))
+        child.order(Order(str(path), durability, rings))
         return child
 
 

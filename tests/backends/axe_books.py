@@ -54,15 +54,16 @@ class Stored:
 
 
 def look(path: Path) -> dict[RoomKey, Stored]:
-    """Read the whole file as it stands, a process that died having left it; look for damage as well.
+    """Read the whole file as it stands between two commits, and look for damage; a process may be at work on it.
 
-    A process may have died before it made the file, or the tables in it.
+    One may also have died before it made the file, or the tables in it.
     """
     rooms: dict[RoomKey, Stored] = defaultdict(Stored)
     if not path.exists():
         return rooms
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as file:
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)) as file:
         try:
+            file.execute("BEGIN")
             expect([("ok",)], file.execute("PRAGMA integrity_check").fetchall(), "SQLite's integrity check")
             if file.execute("PRAGMA user_version").fetchone() != (0,):
                 _read(file, rooms)

@@ -101,8 +101,7 @@ def test_the_same_seed_gives_the_same_throws() -> None:
 
 def test_a_process_that_ends_by_itself_is_noticed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with Child("asyncio") as child:
-        assert "ready" == child.hear()
-        child.tell(f'{{"path": "{(tmp_path / "nowhere" / "rooms.db").as_posix()}"}}')
+        child.order(Order(str(tmp_path / "nowhere" / "rooms.db")))
         with pytest.raises(AxeError, match="ended by itself; what it said stands on its error output"):
             await_line(child, Books(), "closing")
         child._process.wait(axe.PATIENCE)
@@ -127,8 +126,7 @@ def test_a_run_that_fails_leaves_no_process_behind(tmp_path: Path) -> None:
 def test_a_process_that_is_told_to_leaves_its_file_in_order(tmp_path: Path) -> None:
     path, books = tmp_path / "rooms.db", Books()
     with Child("asyncio") as child:
-        await_line(child, books, "ready")
-        child.tell(f'{{"path": "{path.as_posix()}"}}')
+        child.order(Order(str(path)))
         await_writes(child, books, 100)
         child.tell(CLOSE)
         await_line(child, books, "closed")
@@ -167,6 +165,7 @@ async def test_a_whole_file_is_whole(tmp_path: Path) -> None:
     assert {LEDGER: 8, CHURN: 8} == {room: stored.number for room, stored in rooms.items()}
     assert 16 == books.count()
     assert 0 < open_rings(rooms) <= 8 + 2
+    await ring_out(path, books)
     await ring_out(path, books)
 
 
