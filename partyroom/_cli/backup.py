@@ -36,7 +36,7 @@ def backup(arguments: Namespace, screen: Screen) -> int:
     target = Path(arguments.target).absolute()
     with Progress(screen, "copying pages") as progress:
         write_backup(arguments.file, target, lambda _, left, total: progress.set(total - left, total))
-    screen.say(f"{target}: {size(target.stat().st_size)}")
+    screen.say(f"{arguments.target}: {size(target.stat().st_size)}")
     return OK
 
 

@@ -48,7 +48,7 @@ PAGE: Final = 100
 
 SENTENCES: Final[Mapping[str, str]] = {
     "began": "begins",
-    "safe": "{party}/{id} stored {stored}, set an alarm for {due:.23}, and was told: it is safe",
+    "safe": "{party}/{id} stored {stored}, set an alarm for {due:.23}Z, and was told: it is safe",
     "opened": "opened the same file; rooms awake: {awake}",
     "on_alarm": "the alarm rings in {party}/{id}; clients connected: {connections}; it reads {stored}",
     "called": "the room calls {party}/{id}, which answers {answer}; then it deletes all it has",
