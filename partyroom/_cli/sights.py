@@ -113,7 +113,8 @@ def iso(micros: int | None) -> str | None:
 
 ALARMS: Final = Form(
     (
-        *(Column("rings"), Column("at (UTC)"), Column("room"), Column("alarm"), Column("repeats")),
+        *(Column("rings", whole=True), Column("at (UTC)", whole=True)),
+        *(Column("room"), Column("alarm"), Column("repeats")),
         *(Column("tries", figures=True), Column("error")),
     ),
     _cells,

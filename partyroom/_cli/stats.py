@@ -34,7 +34,7 @@ ALARMS: Final = ("pending", "retrying", "paused", "failed", "unreadable")
 COLUMNS: Final = (
     Column("party"),
     *(Column(title, figures=True) for title in ("rooms", "keys", "bytes", *ALARMS, "late")),
-    Column("next rings"),
+    Column("next rings", whole=True),
 )
 
 

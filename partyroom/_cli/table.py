@@ -26,10 +26,13 @@ SHORTEST: Final = 8
 
 @attrs.frozen
 class Column:
-    """One column: its title, and whether it holds figures, which stand to the right and are never cut."""
+    """One column."""
 
     title: str
     figures: bool = False
+    """Whether it holds figures, which stand to the right and are never cut."""
+    whole: bool = False
+    """Whether it is never cut for another reason: half a time is none."""
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], space: int | None) -> Iterator[str]:
@@ -49,7 +52,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], space: int |
 
 def _give_way(widths: list[int], columns: Sequence[Column], space: int) -> None:
     """Narrow columns of text, the widest first, until all fit or none can be narrowed."""
-    texts = [place for place, column in enumerate(columns) if not column.figures]
+    texts = [place for place, column in enumerate(columns) if not column.figures and not column.whole]
     while sum(widths) > space:
         widest = max(texts, key=widths.__getitem__, default=None)
         if widest is None or widths[widest] <= max(SHORTEST, width(columns[widest].title)):
@@ -58,6 +61,6 @@ def _give_way(widths: list[int], columns: Sequence[Column], space: int) -> None:
 
 
 def _place(cell: str, column: Column, columns: int) -> str:
-    shown = cell if column.figures else cut(cell, columns)
+    shown = cell if column.figures or column.whole else cut(cell, columns)
     space = " " * (columns - width(shown))
     return space + shown if column.figures else shown + space

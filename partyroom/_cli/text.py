@@ -83,7 +83,7 @@ def size(number: int) -> str:
 
 
 def length(span: timedelta) -> str:
-    """Give a length of time by its two largest units, rounded down."""
+    """Give a length of time by its two largest units, rounded down; milliseconds only if there are no seconds."""
     rest = abs(span)
     parts: list[str] = []
     for name, unit in UNITS:
@@ -91,7 +91,7 @@ def length(span: timedelta) -> str:
         if count:
             parts.append(f"{count} {name}")
         # The second unit follows the first at once: 3 d and 2 min would promise a precision that is not there.
-        if len(parts) == 2 or (parts and not count):  # noqa: PLR2004 - the two largest
+        if len(parts) == 2 or (parts and (not count or name == "s")):  # noqa: PLR2004 - the two largest
             break
     return " ".join(parts) or "0 ms"
 

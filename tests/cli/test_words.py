@@ -79,7 +79,7 @@ def test_sizes_are_rounded_down(number: int, expected: str) -> None:
         (timedelta(), "0 ms"),
         (timedelta(microseconds=999), "0 ms"),
         (timedelta(milliseconds=20), "20 ms"),
-        (timedelta(seconds=-1.5), "1 s 500 ms"),
+        (timedelta(seconds=-1.5), "1 s"),
         (timedelta(hours=2), "2 h"),
         (timedelta(days=1, minutes=5), "1 d"),
         (timedelta(days=1, hours=2, minutes=5), "1 d 2 h"),
@@ -146,6 +146,13 @@ def test_the_widest_texts_give_way_and_figures_never() -> None:
         "aaaaaaa…  123,456,789",
         "b                   1  ccccccc…",
     ] == lines(("a" * 30, "123,456,789", ""), ("b", "1", "c" * 20), space=31)
+
+
+def test_half_a_time_is_none() -> None:
+    columns = [Column("at", whole=True), Column("words")]
+    assert ["at                words", "2030-01-01 00:00  xxxxxxx…"] == list(
+        table(columns, [["2030-01-01 00:00", "x" * 30]], 20)
+    )
 
 
 def test_a_table_that_cannot_fit_is_as_narrow_as_can_be() -> None:
