@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -106,6 +107,6 @@ def test_it_is_served_by_uvicorn(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         served.append((app, options))
 
     monkeypatch.setattr("uvicorn.run", run)
-    chat_page.main()
+    runpy.run_path(str(chat_page.__file__), run_name="__main__")
     assert [{"port": 8000, "log_level": "warning"}] == [options for _, options in served]
     assert "http://127.0.0.1:8000/" in capsys.readouterr().out

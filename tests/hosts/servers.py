@@ -125,9 +125,9 @@ def raw_websocket(port: int, path: str, *, receive_buffer: int | None = None) ->
 
 
 def read_to_end(client: socket.socket) -> bytes:
-    """Read what comes until the server closes."""
+    """Read what comes until the server closes, or for as long as the client is patient."""
     parts = b""
-    with suppress(ConnectionError):
+    with suppress(ConnectionError, TimeoutError):
         while part := client.recv(65536):
             parts += part
     return parts

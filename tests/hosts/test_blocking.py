@@ -100,8 +100,8 @@ def test_errors_keep_their_shape(runtime: BlockingRuntime) -> None:
         room.call(Counter.fail)
     with pytest.raises(NoHandlerError):
         room.request("anything")
-    with pytest.raises(ConnectRejectedError), room.connect(request="no"):
-        pass
+    with pytest.raises(ConnectRejectedError):
+        room.connect(request="no").__enter__()
 
 
 def test_a_client_speaks_and_hears(runtime: BlockingRuntime) -> None:
@@ -244,7 +244,6 @@ PROGRAM = """
     from partyroom import Room, RuntimeStateError
     from partyroom.backends.file import FileBackend
     from partyroom.blocking import BlockingRuntime
-from partyroom.testing.backend_wrapper import BackendWrapper
 
     class Counter(Room):
         async def increment(self):

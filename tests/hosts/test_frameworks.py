@@ -107,18 +107,20 @@ async def test_fastapi_mounts_rooms_and_enters_the_runtime() -> None:
 
 async def test_django_which_refuses_lifespan_lives_inside() -> None:
     # By name, since Django says nothing of its types.
-    conf, asgi, http, urls = map(import_module, ("django.conf", "django.core.asgi", "django.http", "django.urls"))
+    names = ("django.conf", "django.core.asgi", "django.http", "django.urls", "django.test")
+    conf, asgi, http, urls, test = map(import_module, names)
 
     async def django_page(_request: object) -> Any:
         return http.HttpResponse("own page")
 
-    pages = (urls.path("own", django_page),)
-    conf.settings.configure(ROOT_URLCONF=pages, SECRET_KEY="x", ALLOWED_HOSTS=["*"], USE_TZ=True)
-    app = PartyApp(
-        new_runtime(), app=asgi.get_asgi_application(), on_before_connect=log_in, request_factory=StarletteRequest
-    )
-    async with serve("uvicorn", app) as port:
-        await in_thread(visit, port, "/parties")
+    if not conf.settings.configured:
+        conf.settings.configure(SECRET_KEY="x", ALLOWED_HOSTS=["*"])
+    with test.override_settings(ROOT_URLCONF=(urls.path("own", django_page),)):
+        app = PartyApp(
+            new_runtime(), app=asgi.get_asgi_application(), on_before_connect=log_in, request_factory=StarletteRequest
+        )
+        async with serve("uvicorn", app) as port:
+            await in_thread(visit, port, "/parties")
 
 
 class Counter(Room):

@@ -300,7 +300,7 @@ async def test_clients_that_break_off_anywhere_are_gone(server: str) -> None:
 
 async def test_garbage_breaks_nothing(server: str, caplog: pytest.LogCaptureFixture) -> None:
     if server == "hypercorn":
-        pytest.skip("on asyncio, hypercorn keeps half a request waiting")
+        pytest.skip("on asyncio, hypercorn's end waits for connections that it has forgotten")
     caplog.set_level(logging.CRITICAL)
     random = Random(20)
 
@@ -318,9 +318,12 @@ async def test_garbage_breaks_nothing(server: str, caplog: pytest.LogCaptureFixt
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         post = b"POST /parties/chat/lobby HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
-        for number in range(120):
+        for number in range(120 if "uvicorn" in server else 40):
             with closing(raw_socket(port)) as client:
-                with suppress(ConnectionError):
+                if "hypercorn" in server:
+                    # It lets half a request wait; so does this client, but not for long.
+                    client.settimeout(0.2)
+                with suppress(OSError):
                     client.sendall((garbage(), mangled(handshake), mangled(post), handshake + garbage())[number % 4])
                     client.shutdown(socket.SHUT_WR)
                 assert b"Traceback" not in read_to_end(client)
