@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import platform
+import sqlite3
+import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import alarms, engine, storage
+from benchmarks import alarms, durable_objects, engine, footprint, rivals, storage
 from benchmarks.chart import draw
-from benchmarks.measure import LOOPS, QUESTIONS, Answer, ask
+from benchmarks.measure import LOOPS, QUESTIONS, Answer, ask, installed
+from benchmarks.workerd import find_workerd
 
-FILES = (engine, storage, alarms)
-PACKAGES = ("partyroom", "anyio", "attrs", "trio", "uvloop", "apscheduler", "dbos")
+FILES = (engine, storage, alarms, rivals, footprint, durable_objects)
+PACKAGES = ("partyroom", "anyio", "attrs", "trio", "uvloop", "apscheduler", "sqlalchemy")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,47 +67,64 @@ def tell(text: str) -> None:
         sys.stderr.flush()
 
 
-def installed(package: str) -> str | None:
-    """Give a package's version, if it is there."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def environment() -> str:
     """Say what was measured with."""
     found = [f"{name} {number}" for name in PACKAGES if (number := installed(name))]
-    return f"Python {platform.python_version()} on {platform.system()} {platform.machine()}; {', '.join(found)}"
+    workerd = find_workerd()
+    if workerd is not None:
+        found.append(subprocess.run([workerd, "--version"], check=True, capture_output=True, text=True).stdout.strip())
+    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return f"Python {platform.python_version()} on {system}; SQLite {sqlite3.sqlite_version}; {', '.join(found)}"
 
 
-COLUMNS = "{:<22} {:<8} {:>12} {:>12} {:>8} {:>15} {:>8} {:>6}  {}"
+COLUMNS = "{:<25} {:<8} {:>12} {:>12} {:>8} {:>15} {:>12} {:>6}  {}"
 
 
 def header(*, compared: bool) -> str:
     """Give the table's first line."""
     last = "rivals" + ("; before" if compared else "")
-    return COLUMNS.format("question", "loop", "partyroom", "beside it", "ratio", "spread", "bar", "", last)
+    return COLUMNS.format("question", "loop", "partyroom", "beside it", "ratio", "spread", "bar / aim", "", last)
 
 
 def row(answer: Answer, earlier: dict[str, Any] | None) -> str:
     """Give an answer as a line of the table."""
     asked = answer.question
-    notes = [f"{name} {value:,.6g} {asked.unit}" for name, value in answer.rivals.items()]
+    notes = [note(name, value, asked.unit) for name, value in answer.rivals.items()]
     before = (earlier or {}).get("answers", {}).get(f"{asked.name}/{answer.loop}")
     if before is not None:
         notes.append(f"before {before['ratio'] or before['ours']:,.3g}")
     return COLUMNS.format(
         asked.name,
         answer.loop,
-        f"{answer.ours:,.4g} {asked.unit}",
-        "" if answer.beside is None else f"{answer.beside:,.4g} {asked.unit}",
-        "" if answer.ratio is None else f"{answer.ratio:.2f} x",
-        "" if answer.low is None else f"{answer.low:.2f} to {answer.high:.2f}",
-        "" if asked.at_least is None else f"{asked.at_least:g}",
+        figure(answer.ours, asked.unit),
+        "" if answer.beside is None else figure(answer.beside, asked.unit),
+        "" if answer.ratio is None else figure(answer.ratio, "x"),
+        spread(answer),
+        "" if asked.at_least is None else f"{asked.at_least:g} / {asked.aim:g}",
         answer.verdict,
         ", ".join(notes),
     ).rstrip()
+
+
+def spread(answer: Answer) -> str:
+    """Give the lowest and the highest ratio of a run."""
+    if answer.low is None or answer.high is None:
+        return ""
+    return f"{figure(answer.low, '').strip()} to {figure(answer.high, '').strip()}"
+
+
+def figure(value: float, unit: str) -> str:
+    """Give three digits that a person reads."""
+    if value and abs(value) < 1:
+        return f"{value:.2g} {unit}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:,.{digits}f} {unit}"
+
+
+def note(name: str, value: float, unit: str) -> str:
+    """Give a figure with what it is of; a name that says its own unit wins."""
+    of, _, own = name.partition(" in ")
+    return f"{of} {figure(value, own)}" if own else f"{name} {figure(value, unit)}"
 
 
 def as_json(answers: list[Answer]) -> dict[str, Any]:

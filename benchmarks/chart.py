@@ -1,33 +1,50 @@
-"""One picture of the answers: each ratio beside its bar."""
+"""One picture of the answers: how far each is on the good side of its bar, or on the bad one."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
-from math import log10
 
 from benchmarks.measure import Answer
 
-__all__ = ["draw"]
+__all__ = ["draw", "margin"]
 
-WIDTH, LINE, LEFT, RIGHT, TOP = 900, 22, 420, 110, 46
+WIDTH, LINE, LEFT, RIGHT, TOP = 1060, 24, 590, 90, 64
+DECADES = 2.0
+"""The bars reach so many powers of ten on the good side, …"""
+WORSE = 1.0
+"""… and so many on the bad one; what goes further ends there, its number telling the rest."""
 COLOURS = {"aim": "#2a9d5c", "ok": "#d9a514", "short": "#c8442e", "": "#777777"}
+MEANINGS = {"aim": "reaches the aim", "ok": "better than the bar", "short": "falls short of it"}
+SCALE = (WIDTH - LEFT - RIGHT) / (DECADES + WORSE)
+MIDDLE = LEFT + WORSE * SCALE
 
 
 def draw(answers: Sequence[Answer]) -> str:
-    """Give an SVG: for each question on its first loop, how many times better than asked for, or worse."""
-    drawn = [answer for answer in _first_of_each(answers) if answer.question.at_least is not None]
-    height = TOP + LINE * len(drawn) + 20
-    middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
+    """Give an SVG: for each question on its first loop, how many times better than its bar, or worse."""
+    drawn = [(answer, better) for answer in _first_of_each(answers) if (better := margin(answer)) is not None]
+    height = TOP + LINE * len(drawn) + 16
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="13">',
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-        f'<text x="{LEFT}" y="20" fill="#333">how much better than the bar (right), or worse (left)</text>',
-        f'<line x1="{middle}" y1="{TOP - 14}" x2="{middle}" y2="{height - 12}" stroke="#999"/>',
+        *_legend(),
+        *_grid(height),
     ]
-    for place, answer in enumerate(drawn):
-        lines += _bar(answer, TOP + place * LINE, middle)
+    for place, (answer, better) in enumerate(drawn):
+        lines += _bar(answer, better, TOP + place * LINE)
     return "\n".join([*lines, "</svg>", ""])
+
+
+def margin(answer: Answer) -> float | None:
+    """Give how many times better than the bar an answer is; below 1 it is worse. ``None`` if it cannot be told."""
+    value = answer.ratio if answer.question.beside_text else answer.ours
+    bar = answer.question.at_least
+    if bar is None or value is None:
+        return None
+    if answer.question.more_is_better:
+        return value / bar
+    return bar / value if value > 0 else math.inf
 
 
 def _first_of_each(answers: Sequence[Answer]) -> list[Answer]:
@@ -37,23 +54,37 @@ def _first_of_each(answers: Sequence[Answer]) -> list[Answer]:
     return list(found.values())
 
 
-def margin(answer: Answer) -> float:
-    """Give how many times better than the bar an answer is; below 1 it is worse."""
-    value = answer.ours if answer.ratio is None else answer.ratio
-    bar = answer.question.at_least
-    if bar is None or value <= 0:
-        return 1.0
-    return value / bar if answer.question.more_is_better else bar / value
+def _legend() -> list[str]:
+    lines = [
+        '<text x="14" y="22" fill="#333" font-weight="bold">How many times better than its bar each figure is</text>'
+    ]
+    for place, (verdict, meaning) in enumerate(MEANINGS.items()):
+        x = LEFT + place * 150
+        lines += [
+            f'<rect x="{x}" y="11" width="12" height="12" fill="{COLOURS[verdict]}"/>',
+            f'<text x="{x + 18}" y="22" fill="#333">{meaning}</text>',
+        ]
+    return lines
 
 
-def _bar(answer: Answer, y: float, middle: float) -> list[str]:
-    better = margin(answer)
-    half = (WIDTH - LEFT - RIGHT) / 2
-    length = max(-half, min(half, log10(better) * half / 1.5))
-    x = middle if length >= 0 else middle + length
-    text = escape(f"{answer.question.text}")
+def _grid(height: int) -> list[str]:
+    lines: list[str] = []
+    for power, label in ((-1, "1/10"), (0, "the bar"), (1, "10 x"), (2, "100 x")):
+        x = MIDDLE + power * SCALE
+        colour = "#555" if power == 0 else "#ddd"
+        lines += [
+            f'<text x="{x:.1f}" y="{TOP - 14}" text-anchor="middle" fill="#777" font-size="11">{label}</text>',
+            f'<line x1="{x:.1f}" y1="{TOP - 8}" x2="{x:.1f}" y2="{height - 10}" stroke="{colour}"/>',
+        ]
+    return lines
+
+
+def _bar(answer: Answer, better: float, y: float) -> list[str]:
+    powers = DECADES if math.isinf(better) else max(-WORSE, min(DECADES, math.log10(better)))
+    x, length = MIDDLE + min(0.0, powers) * SCALE, abs(powers) * SCALE
+    told = "" if math.isinf(better) else f"{better:.1f} x" if better < 100 else f"{better:.0f} x"  # noqa: PLR2004 - digits
     return [
-        f'<text x="{LEFT - 10}" y="{y + 12}" text-anchor="end" fill="#333">{text[:70]}</text>',
-        f'<rect x="{x:.1f}" y="{y}" width="{abs(length):.1f}" height="14" fill="{COLOURS[answer.verdict]}"/>',
-        f'<text x="{WIDTH - RIGHT + 8}" y="{y + 12}" fill="#333">{better:.1f} x</text>',
+        f'<text x="{LEFT - 12}" y="{y + 13}" text-anchor="end" fill="#333">{escape(answer.question.text)}</text>',
+        f'<rect x="{x:.1f}" y="{y}" width="{length:.1f}" height="16" fill="{COLOURS[answer.verdict]}"/>',
+        f'<text x="{WIDTH - RIGHT + 12}" y="{y + 13}" fill="#333">{told}</text>',
     ]

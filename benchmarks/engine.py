@@ -21,8 +21,9 @@ import attrs
 
 from benchmarks.limits import Pipe, fan_out, round_trips
 from benchmarks.measure import Sample, question, run_on
-from partyroom import Client, Connection, Room, RoomHandle, RoomKey, Runtime
+from partyroom import Client, Connection, Room, RoomHandle, Runtime
 from partyroom.backends.memory import MemoryBackend
+from partyroom.testing import FakeClock
 
 MICRO = 1_000_000
 
@@ -207,7 +208,7 @@ def _idle_room(loop: str, quick: bool) -> Sample:
 
     async def main() -> Sample:
         tracemalloc.start()
-        async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
+        async with Runtime({"plain": Plain}, backend=MemoryBackend(), idle_timeout=timedelta(hours=1)) as runtime:
             handles = [runtime.parties["plain"].get(str(number)) for number in range(count)]
             before = resident()
             await calls(handles, Plain.nothing, count, 1)
@@ -226,19 +227,16 @@ def _asleep_again(loop: str, quick: bool) -> Sample:
 
     async def main() -> Sample:
         tracemalloc.start()
-        async with Runtime({"plain": Plain}, backend=MemoryBackend(), idle_timeout=timedelta(hours=1)) as runtime:
+        clock = FakeClock()
+        async with Runtime({"plain": Plain}, backend=MemoryBackend(), clock=clock) as runtime:
             party = runtime.parties["plain"]
             await calls([party.get("first")], Plain.nothing, 100, 10)
             before = resident()
             for number in range(count):
                 await party.get(str(number)).call(Plain.nothing)
             awake = resident()
-            engine = runtime.engine()
-            for number in range(count):
-                room = engine.awake(RoomKey("plain", str(number)))
-                assert room is not None
-                assert engine.put_to_sleep(room)
-            await runtime.wait_idle()
+            await clock.advance(timedelta(minutes=1))
+            assert not runtime.statistics().awake
             await calls([party.get("first")], Plain.nothing, 100, 10)
             after = resident()
         tracemalloc.stop()

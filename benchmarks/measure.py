@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from statistics import median
-from time import perf_counter
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import anyio
 import attrs
 
-__all__ = ["LOOPS", "QUESTIONS", "Answer", "Question", "Sample", "ask", "question", "run_on", "seconds"]
+__all__ = [
+    "LOOPS",
+    "QUESTIONS",
+    "Answer",
+    "Question",
+    "Sample",
+    "ask",
+    "in_fresh_process",
+    "installed",
+    "question",
+    "run_on",
+]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 LOOPS = ("asyncio", "uvloop", "trio")
@@ -24,8 +38,9 @@ class Sample:
 
     ours: float
     beside: float | None = None
-    """The limit, measured in the same run."""
+    """The limit or the rival that the bar is set by, measured in the same run; ``None`` for one that is not installed."""
     rivals: dict[str, float] = attrs.Factory(dict[str, float])
+    """More figures to be seen beside it, in the question's unit, or in another if a name ends so: ``p99 in ms``."""
 
 
 @attrs.frozen
@@ -36,9 +51,9 @@ class Question:
     text: str
     """What is measured."""
     beside_text: str
-    """What is measured beside it."""
+    """What is measured beside it; empty where the bar is a figure of its own and no ratio."""
     unit: str
-    """Of the figures: ``us`` and ``s`` for times, ``/s`` for rates, ``bytes``, ``MB``."""
+    """Of the figures: ``us`` and ``s`` for times, ``/s`` for rates, ``bytes``, ``MB``, ``%``."""
     at_least: float | None
     aim: float | None
     loops: Sequence[str]
@@ -68,8 +83,8 @@ class Answer:
     @property
     def verdict(self) -> str:
         """``aim``, ``ok`` or ``short``; empty where no bar is set."""
-        value = self.ours if self.beside is None else self.ratio
         question = self.question
+        value = self.ratio if question.beside_text else self.ours
         if value is None or question.at_least is None or question.aim is None:
             return ""
         if question.more_is_better:
@@ -128,8 +143,15 @@ def run_on(loop: str, main: Callable[[], Awaitable[T]]) -> T:
     return anyio.run(main, backend=loop)
 
 
-async def seconds(body: Callable[[], Awaitable[object]]) -> float:
-    """Give how long something takes."""
-    begin = perf_counter()
-    await body()
-    return perf_counter() - begin
+def in_fresh_process(body: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a function of a module in a Python that has done nothing else, so that its memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(body, *args, **kwargs).result()
+
+
+def installed(package: str) -> str | None:
+    """Give a package's version, if it is there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
