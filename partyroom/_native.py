@@ -97,7 +97,7 @@ class Loop:
         "token",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the parts of a loop, listed once
         self,
         token: object,
         one_shot: type[OneShot[Any]],
@@ -137,7 +137,15 @@ def current_loop() -> Loop:
     native: Any = token.native_token
     if hasattr(native, "run_sync_soon"):
         lowlevel: Any = import_module("trio").lowlevel
-        return Loop(token, _trio_one_shot(), lowlevel.current_task, native.run_sync_soon, _trio_call_later, _running_trio, _trio_spawn)
+        return Loop(
+            token,
+            _trio_one_shot(),
+            lowlevel.current_task,
+            native.run_sync_soon,
+            _trio_call_later,
+            _running_trio,
+            _trio_spawn,
+        )
     asyncio: Any = import_module("asyncio")
     return Loop(
         token,
@@ -145,7 +153,7 @@ def current_loop() -> Loop:
         asyncio.current_task,
         native.call_soon_threadsafe,
         native.call_later,
-        asyncio._get_running_loop,
+        asyncio._get_running_loop,  # noqa: SLF001 - the one way to ask that does not raise
         _asyncio_spawn,
     )
 
@@ -186,13 +194,13 @@ def seed_turns(seed: int) -> Callable[[], None]:
     run: Any = sys.modules.get("trio._core._run")
     if run is None:
         return lambda: None
-    turns, was_sorted = run._r.getstate(), run._ALLOW_DETERMINISTIC_SCHEDULING
-    run._r.seed(seed)
-    run._ALLOW_DETERMINISTIC_SCHEDULING = True
+    turns, was_sorted = run._r.getstate(), run._ALLOW_DETERMINISTIC_SCHEDULING  # noqa: SLF001 - as hypothesis does
+    run._r.seed(seed)  # noqa: SLF001
+    run._ALLOW_DETERMINISTIC_SCHEDULING = True  # noqa: SLF001
 
     def restore() -> None:
-        run._r.setstate(turns)
-        run._ALLOW_DETERMINISTIC_SCHEDULING = was_sorted
+        run._r.setstate(turns)  # noqa: SLF001
+        run._ALLOW_DETERMINISTIC_SCHEDULING = was_sorted  # noqa: SLF001
 
     return restore
 

@@ -36,7 +36,9 @@ class Entry:
 
     __slots__ = ("_owner", "_rank", "call", "due", "timer")
 
-    def __init__(self, owner: Timers, due: int, timer: Timer, tie: float, rank: int, call: Callable[[], object]) -> None:
+    def __init__(  # noqa: PLR0917 - a timer's parts, given in one place
+        self, owner: Timers, due: int, timer: Timer, tie: float, rank: int, call: Callable[[], object]
+    ) -> None:
         self._owner = owner
         self._rank = (due, tie, timer.room or ("", ""), timer.kind, timer.name, rank)
         self.due = due

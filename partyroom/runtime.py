@@ -466,7 +466,7 @@ class _Connecting(AbstractAsyncContextManager[Client]):
 
     __slots__ = ("_connection", "_id", "_key", "_request", "_runtime", "_state", "_tags", "_uri")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what connect() was given
         self,
         runtime: Runtime,
         key: RoomKey,

@@ -66,6 +66,7 @@ BY_NAME = {
     "_core": "types of the standard library that few rooms store",
     "codec": "types of the standard library that few rooms store",
     "_cli": "an author's own modules",
+    "testing": "the loop that a test runs on",
 }
 """Houses that look modules up while they run, and what for; never one of ours, which would hide a circle."""
 

@@ -77,7 +77,8 @@ def test_a_public_name_tells_a_public_module_as_its_home(value: Any) -> None:
 
 @every_name
 def test_the_annotations_of_a_public_name_can_be_read_at_run_time(value: Any) -> None:
-    typing.get_type_hints(value)
+    # A class's own: what a framework's base class says is not ours.
+    inspect.get_annotations(value, eval_str=True)
 
 
 @every_class

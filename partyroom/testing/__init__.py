@@ -13,7 +13,6 @@ needs one is in a module of its own.
 
 from __future__ import annotations
 
-from partyroom.testing._harness_probe import LoggedEvent, RoomError
 from partyroom.testing.backend_contract import BackendContract
 from partyroom.testing.blocking_harness import BlockingClient, BlockingHarness, BlockingParty, BlockingRoom
 from partyroom.testing.crash_points import CrashPoint, CrashReport, every_crash
@@ -21,6 +20,7 @@ from partyroom.testing.fake_client import FakeClient
 from partyroom.testing.fake_clock import FakeClock, Fired, Pending
 from partyroom.testing.faults import FaultyBackend
 from partyroom.testing.harness import Harness
+from partyroom.testing.log import LoggedEvent, RoomError
 from partyroom.testing.many_orders import OrdersReport, many_orders
 from partyroom.testing.options import HarnessOptions
 from partyroom.testing.recording import RecordingBackend

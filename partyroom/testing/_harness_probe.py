@@ -17,7 +17,6 @@ from datetime import datetime, timedelta
 from random import Random  # noqa: TID251 - chance by a seed, which a test gives
 from typing import Any, Final, final
 
-import attrs
 from anyio.lowlevel import cancel_shielded_checkpoint
 from typing_extensions import override
 
@@ -26,47 +25,14 @@ from partyroom._native import Loop, OneShot, current_loop
 from partyroom._services import Probe
 from partyroom.errors import RuntimeClosedError
 from partyroom.protocols import Clock
+from partyroom.testing.log import LoggedEvent, RoomError
 from partyroom.types import RoomKey
 
-__all__ = ["HarnessProbe", "LoggedEvent", "RoomError"]
+__all__ = ["HarnessProbe"]
 
 TURNS: Final = (0, 0, 0, 0, 1, 1, 2, 3, 5, 20)
 """How many turns of others a task may wait when orders are shuffled: mostly none or few, and now and then so many that
 others finish all they had in hand."""
-
-
-@attrs.frozen
-class LoggedEvent:
-    """One event that has ended."""
-
-    at: datetime
-    """When it began, in virtual wall time."""
-    room: RoomKey
-    event: str
-    """What ran: ``on_message``, ``Counter.increment``, ``on_alarm`` ..."""
-    outcome: str
-    """``ok``, or the name of the error's class."""
-
-    @override
-    def __str__(self) -> str:
-        return f"{self.at.isoformat()} {self.room} {self.event}: {self.outcome}"
-
-
-@attrs.frozen
-class RoomError:
-    """One exception that a room raised."""
-
-    at: datetime
-    """When, in virtual wall time."""
-    room: RoomKey
-    event: str
-    error: BaseException = attrs.field(eq=False)
-    heard: bool
-    """Whether a caller, or the room's own ``on_error``, was told of it."""
-
-    @override
-    def __str__(self) -> str:
-        return f"{self.at.isoformat()} {self.room} {self.event}: {type(self.error).__name__}: {self.error}"
 
 
 @final

@@ -24,10 +24,10 @@ from typing_extensions import Unpack, override
 from partyroom._services import RoomFactory
 from partyroom.errors import ConnectionClosedError, RuntimeStateError
 from partyroom.protocols import RoomHandle
-from partyroom.testing._harness_probe import LoggedEvent, RoomError
 from partyroom.testing.fake_client import FakeClient
 from partyroom.testing.fake_clock import FakeClock, Fired, Pending
 from partyroom.testing.harness import Harness
+from partyroom.testing.log import LoggedEvent, RoomError
 from partyroom.testing.options import HarnessOptions
 from partyroom.types import RingReport
 

@@ -32,10 +32,11 @@ from partyroom.errors import ClockStalledError, ExpectationError, RuntimeCrashed
 from partyroom.protocols import Party, RoomHandle, StorageBackend
 from partyroom.runtime import Runtime
 from partyroom.testing._counted_work import RuntimeWork
-from partyroom.testing._harness_probe import HarnessProbe, LoggedEvent, RoomError
+from partyroom.testing._harness_probe import HarnessProbe
 from partyroom.testing._shuffled_alarms import ShuffledAlarms
 from partyroom.testing.fake_client import FakeClient
 from partyroom.testing.fake_clock import FakeClock, Fired, Pending
+from partyroom.testing.log import LoggedEvent, RoomError
 from partyroom.testing.options import BackendFactory, HarnessOptions
 from partyroom.types import RingReport, RoomKey
 
