@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from typing_extensions import override
 
-from partyroom import Alarm, MissingExtraError, Room, Runtime
+from partyroom import Alarm, MissingExtraError, Room, Runtime, RuntimeStateError
 from partyroom.backends.file import FileBackend
 from partyroom.backends.memory import MemoryBackend
 from tests.cli.command_line import run
@@ -142,3 +143,22 @@ def test_what_gives_no_runtime_is_told(name: str, told: str) -> None:
     ran = run("ring-due", name)
     assert (2, "", 1) == (ran.code, ran.out, ran.err.count("\n"))
     assert ran.err.startswith(f"partyroom ring-due: {told}")
+
+
+async def set_while_open(runtime: Runtime) -> None:
+    async with runtime:
+        runtime.alarms = "manual"
+
+
+def test_how_alarms_ring_is_settled_before_a_runtime_is_opened(path: Path) -> None:
+    with pytest.raises(RuntimeStateError, match="cannot be set while the runtime is open"):
+        anyio.run(set_while_open, app.runtime)
+    assert "auto" == app.runtime.alarms
+    app.runtime.alarms = "manual"
+    assert "manual" == app.runtime.alarms
+
+
+def test_alarms_ring_in_one_of_two_ways(path: Path) -> None:
+    sometimes: Any = "sometimes"
+    with pytest.raises(ValueError, match="alarms must be 'auto' or 'manual', not 'sometimes'"):
+        app.runtime.alarms = sometimes
