@@ -12,7 +12,7 @@ Must never crash anything itself: it calls whoever does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias, final
+from typing import Literal, NoReturn, TypeAlias, final
 
 from anyio import Event
 from anyio.lowlevel import checkpoint
@@ -73,7 +73,7 @@ class CrashingBackend(BackendWrapper):
         answers: Sequence[CommitError | None] = await self.backend.commit(stored) if stored else ()
         if self._moment != "answered":
             self._kill()
-            return await _never()
+            await _never()
         current_loop().spawn(self._kill_soon)
         if len(stored) == len(commits):
             return answers
@@ -99,7 +99,7 @@ class CrashingBackend(BackendWrapper):
         self.killed.set()
 
 
-async def _never() -> Sequence[CommitError | None]:
+async def _never() -> NoReturn:
     """Wait until cancelled, as all that waits is by a crash."""
-    await Event().wait()
-    return []
+    while True:
+        await Event().wait()

@@ -130,8 +130,7 @@ class FakeClock(Clock):
         self._random = Random(seed) if ties == "shuffle" else None  # noqa: S311 - an order, no secret
         self._sleepers: list[_Sleeper] = []
         self._numbers = 0
-        self._woken = 0
-        self._woken_gone_on: OneShot[None] | None = None
+        self._woken: dict[_Sleeper, OneShot[None]] = {}
         self._work: dict[object, CountedWork] = {}
         self._watch = _Watch(stall_timeout, self._describe)
         self._moving: Lock | None = None
@@ -170,9 +169,7 @@ class FakeClock(Clock):
             await shot.wait()
         finally:
             if shot.done:
-                self._woken -= 1
-                if not self._woken and self._woken_gone_on is not None:
-                    self._woken_gone_on.set(None)
+                self._woken.pop(sleeper).set(None)
             else:
                 self._sleepers.remove(sleeper)
 
@@ -260,9 +257,8 @@ class FakeClock(Clock):
     async def _settle(self) -> None:
         while not self._is_settled():
             self._watch.waits += 1
-            if self._woken:
-                self._woken_gone_on = self._here().one_shot()
-                await self._woken_gone_on.wait()
+            for gone_on in tuple(self._woken.values()):
+                await gone_on.wait()
             for work in tuple(self._work.values()):
                 if not work.is_idle():
                     await work.wait_idle()
@@ -426,7 +422,7 @@ class FakeClock(Clock):
         if sleeper.call is not None:
             sleeper.call()
         if sleeper.shot is not None:
-            self._woken += 1
+            self._woken[sleeper] = self._here().one_shot()
             sleeper.shot.set(None)
         await self._settle()
 

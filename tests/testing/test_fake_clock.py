@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -14,6 +15,8 @@ from partyroom._native import current_loop
 from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import ClockStalledError, EndlessTimersError, ExpectationError
 from partyroom.testing import FakeClock, FaultyBackend, Fired, Harness, Pending
+from partyroom.testing._counted_work import RuntimeWork
+from partyroom.testing._waiting_places import waiting_place
 from partyroom.testing.fake_clock import _Watch
 from partyroom.types import RoomKey, Timer
 
@@ -37,6 +40,9 @@ class Watch(Room):
 
     async def arm(self, seconds: float, name: str | None = None) -> None:
         await self.ctx.storage.set_alarm(timedelta(seconds=seconds), name=name)
+
+    async def disarm(self) -> None:
+        await self.ctx.storage.delete_alarm()
 
     async def sleep(self, seconds: float) -> float:
         before = self.ctx.clock.monotonic()
@@ -264,6 +270,23 @@ async def test_advance_to_next_goes_from_one_timer_to_the_next() -> None:
             assert "idle" == fired.kind
 
 
+async def test_an_alarm_that_was_deleted_or_put_off_is_not_waited_for() -> None:
+    async with harness() as rooms:
+        room = rooms.parties["watch"].get("a")
+        await room.call(Watch.arm, 60)
+        await room.call(Watch.arm, 120)
+        await rooms.put_to_sleep(room)
+        await rooms.run_until_idle()
+        assert [at(120)] == [each.at for each in rooms.fired if each.kind == "alarm"]
+        await room.call(Watch.arm, 60)
+        await room.call(Watch.disarm)
+        await rooms.put_to_sleep(room)
+        assert [] == await rooms.run_until_idle()
+        while (fired := await rooms.advance_to_next()) is not None:
+            assert "idle" == fired.kind
+        assert at(180) == rooms.now()
+
+
 async def test_pending_lists_all_that_waits_for_its_time_in_order() -> None:
     async with harness() as rooms, anyio.create_task_group() as tasks:
         room = rooms.parties["watch"].get("a")
@@ -453,6 +476,26 @@ async def test_a_commit_that_does_not_come_back_is_listed() -> None:
                 with pytest.raises(ClockStalledError, match="sleeper/a: 1 ended events wait for a commit"):
                     await rooms.settle()
         assert {"ticks": [0]} == await rooms.stored(rooms.parties["sleeper"].get("a"))
+
+
+async def test_a_task_in_which_no_code_of_an_author_waits_is_named_without_a_place() -> None:
+    class Lazy(Room):
+        async def start(self) -> None:
+            self.ctx.start_soon(anyio.sleep, 3600)
+
+    async with Harness({"sleeper": Lazy}, clock=FakeClock(stall_timeout=0.02)) as rooms:
+        assert "\n  sleeper/a sleep runs\n" in await stall_of(rooms, Lazy.start)
+    assert "" == waiting_place(object())
+    ended = anyio.lowlevel.checkpoint()
+    await ended
+    assert "" == waiting_place(SimpleNamespace(coro=ended))
+
+
+async def test_a_runtime_that_is_not_open_has_nothing_in_flight() -> None:
+    work = RuntimeWork(Runtime({"watch": Watch}, backend=MemoryBackend()))
+    await work.wait_idle()
+    work.when_awaited(None)
+    assert (True, False, [], []) == (work.is_idle(), work.is_awaited(), work.describe(), work.pending_timers())
 
 
 async def test_only_a_wait_in_which_nothing_changes_is_a_stall() -> None:

@@ -526,6 +526,28 @@ class BadScheduler(AlarmScheduler):
         raise ZeroDivisionError
 
 
+class ScrupulousScheduler(BadScheduler):
+    """Fails when it is ended."""
+
+    async def run(
+        self,
+        wake: Callable[[RoomKey], None],
+        upcoming: Callable[[Upcoming | None, int], Awaitable[Sequence[Upcoming]]],
+        /,
+    ) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ZeroDivisionError
+
+
+async def test_a_plug_in_that_fails_at_the_end_fails_the_test_too() -> None:
+    harness = Harness(PARTIES, scheduler=ScrupulousScheduler())
+    await harness.open()
+    with pytest.raises(ZeroDivisionError):
+        await harness.close()
+
+
 async def test_a_plug_in_that_fails_fails_the_test() -> None:
     harness = Harness(PARTIES, scheduler=BadScheduler())
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what fails

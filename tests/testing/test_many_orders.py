@@ -8,9 +8,10 @@ from typing import Any
 import anyio
 import pytest
 
-from partyroom import Alarm, Connection, Room
+from partyroom import Alarm, Connection, Room, RoomKey, Upcoming
 from partyroom.errors import BrokenInvariantError
-from partyroom.testing import Harness, OrdersReport, many_orders
+from partyroom.testing import FakeClock, Harness, OrdersReport, many_orders
+from partyroom.testing._shuffled_alarms import ShuffledAlarms
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +175,50 @@ async def test_the_report_counts_seeds_and_orders() -> None:
     report = await many_orders(scenario, invariant, parties=PARTIES, seeds=[1, 2], let_pass=timedelta())
     assert OrdersReport(2, 1) == report
     assert "2 seeds, 1 different orders" == str(report)
+
+
+async def test_alarms_that_are_moved_and_deleted_ring_in_shuffled_runs_as_in_any() -> None:
+    class Mover(Room):
+        async def move(self, *seconds: float) -> None:
+            for each in seconds:
+                await self.ctx.storage.set_alarm(timedelta(seconds=each))
+
+        async def delete(self) -> None:
+            await self.ctx.storage.delete_alarm()
+
+        async def on_alarm(self, alarm: Alarm) -> None:
+            await self.ctx.storage.put("rang", self.ctx.clock.monotonic())
+
+    async with Harness({"mover": Mover}, shuffled=True) as harness:
+        moved, deleted = harness.parties["mover"].get("moved"), harness.parties["mover"].get("deleted")
+        for seconds in (60, 30, 90):
+            await moved.call(Mover.move, seconds)
+            await deleted.call(Mover.move, seconds)
+        await deleted.call(Mover.delete)
+        await harness.crash()
+        await harness.advance(timedelta(hours=1))
+        assert ({"rang": 90}, {}) == (await harness.stored(moved), await harness.stored(deleted))
+
+
+async def test_an_alarm_that_changes_while_the_stored_ones_are_read_is_what_it_was_changed_to() -> None:
+    clock, rung = FakeClock(), list[RoomKey]()
+    alarms = ShuffledAlarms(clock)
+    a, b = RoomKey("p", "a"), RoomKey("p", "b")
+
+    async def upcoming(after: Upcoming | None, limit: int) -> list[Upcoming]:
+        if after is not None:
+            return []
+        alarms.changed(a, clock.now() + 2 * MINUTE)
+        return [Upcoming(clock.now() + MINUTE, each, "") for each in (a, b)]
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(alarms.run, rung.append, upcoming)
+        await alarms.ready.wait()
+        await clock.advance(MINUTE)
+        assert [b] == rung
+        await clock.advance(MINUTE)
+        assert [b, a] == rung
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_harness_is_shuffled_by_hand_with_the_same_seed() -> None:

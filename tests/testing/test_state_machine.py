@@ -100,5 +100,20 @@ def test_a_room_that_is_wrong_is_found(room: type[Room], error: type[Exception])
         run_state_machine_as_test(type("Machine", (Counters,), {"parties": {"counter": room}}), settings=FIND)
 
 
+class Closer(Room):
+    """Hangs up on everybody who says anything."""
+
+    async def on_message(self, message: str | bytes, sender: Connection) -> None:
+        sender.close(4000)
+
+
+def test_a_client_that_was_hung_up_on_sends_no_more() -> None:
+    class Closers(RoomMachine):
+        parties: ClassVar[Mapping[str, RoomFactory]] = {"closer": Closer}
+        messages: ClassVar[Mapping[str, st.SearchStrategy[str | bytes]]] = {"closer": st.just("hi")}
+
+    run_state_machine_as_test(Closers, settings=FEW)
+
+
 def test_a_machine_that_never_began_has_nothing_to_end() -> None:
     Counters().teardown()
