@@ -52,6 +52,10 @@ class CountedWork(Protocol):
         """Say whether an alarm of ``room`` may still ring at ``due``; a scheduler may sleep on for one that was deleted since."""
         ...
 
+    def next_alarm(self) -> tuple[datetime, RoomKey] | None:
+        """Give which alarm rings next, as far as that is known here."""
+        ...
+
     def is_awaited(self) -> bool:
         """Say whether code of the host waits for something of this."""
         ...
@@ -125,6 +129,10 @@ class RuntimeWork(CountedWork):
     @override
     def rings(self, room: RoomKey, due: datetime) -> bool:
         return self._due is None or self._due.get(room, NEVER) <= due
+
+    @override
+    def next_alarm(self) -> tuple[datetime, RoomKey] | None:
+        return min((due, room) for room, due in self._due.items()) if self._due else None
 
     @override
     def is_awaited(self) -> bool:

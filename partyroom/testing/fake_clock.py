@@ -231,6 +231,9 @@ class FakeClock(Clock):
         ]
         for work in self._work.values():
             found += [Pending(due, timer.room, timer.kind, timer.name) for due, timer in work.pending_timers()]
+            alarm = work.next_alarm()
+            if alarm is not None:
+                found.append(Pending(*alarm, "alarm", ""))
         # What a runtime's sleeper sleeps for is also what waits first behind it.
         return sorted(set(found), key=lambda each: (each.due, each.room or NOBODY, each.kind, each.name))
 
@@ -316,13 +319,22 @@ class FakeClock(Clock):
             first, target = len(self.fired), self._monotonic + length_micros(limit)
             rings: Counter[RoomKey | None] = Counter()
             with self._watched():
-                while any(not each.is_background for each in self.pending()):
+                while self._has_purpose():
                     sleeper = self._next(target - self._monotonic)
+                    if sleeper is None and not self._sleepers:
+                        break
                     if sleeper is None:
                         raise self._endless(f"still pending after {limit}", self.pending()[0].room)
                     self._count(rings, sleeper)
                     await self._wake(sleeper)
             return self.fired[first:]
+
+    def _has_purpose(self) -> bool:
+        """Say whether anybody waits for time to pass who is not just idle."""
+        if any(each.timer.kind not in BACKGROUND and self._is_meant(each) for each in self._sleepers):
+            return True
+        # What is overdue, and has nobody who sleeps for it, waits for something else than time: a missing handler.
+        return any(not each.is_background and each.due > self._now for each in self.pending())
 
     async def expect_quiet(self, duration: timedelta) -> None:
         """Let time pass, and raise an ``AssertionError`` if anybody was woken but rooms that left memory, and deadlines."""

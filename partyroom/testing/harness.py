@@ -128,7 +128,9 @@ class Harness:
             message = "this harness is open already"
             raise RuntimeStateError(message)
         self._unseed = seed_turns(self.seed) if self._random is not None else self._unseed
-        self.clock.attach_work(self, RuntimeWork(self.runtime, age=self._probe.age, due=self._due))
+        self.clock.attach_work(
+            self, RuntimeWork(self.runtime, age=self._probe.age, due=self._due if self._rings else None)
+        )
         try:
             await self._begin()
         except BaseException:

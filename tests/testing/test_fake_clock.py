@@ -287,6 +287,18 @@ async def test_an_alarm_that_was_deleted_or_put_off_is_not_waited_for() -> None:
         assert at(180) == rooms.now()
 
 
+async def test_an_alarm_that_nobody_can_handle_is_not_waited_for() -> None:
+    clock, backend = FakeClock(), MemoryBackend()
+    async with Harness({"watch": Watch}, clock=clock, backend=backend) as rooms:
+        await rooms.parties["watch"].get("a").call(Watch.arm, 60)
+    async with Harness({"watch": Room}, clock=clock, backend=backend) as rooms:
+        await rooms.run_until_idle()
+        assert START + MINUTE == rooms.now()
+        assert [Pending(at(60), RoomKey("watch", "a"), "alarm", "")] == [
+            each for each in await rooms.pending() if each.kind == "alarm"
+        ]
+
+
 async def test_pending_lists_all_that_waits_for_its_time_in_order() -> None:
     async with harness() as rooms, anyio.create_task_group() as tasks:
         room = rooms.parties["watch"].get("a")
