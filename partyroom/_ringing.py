@@ -72,8 +72,10 @@ def set_ringing(room: RingingRoom, event: Event, row: AlarmRow, on_alarm: Callab
     return True
 
 
-async def _run(on_alarm: Callable[[Alarm], Awaitable[Any]], alarm: Alarm, _room: object) -> None:
+async def _run(on_alarm: Callable[[Alarm], Awaitable[Any]], alarm: Alarm, _room: object) -> Alarm:
+    """Ring, and give what rang: that is how a ring which found its alarm is told from one which did not."""
     await on_alarm(alarm)
+    return alarm
 
 
 def keep_ringing(event: Event, writes: Writes) -> None:
@@ -99,7 +101,6 @@ def conclude(room: RingingRoom, event: Event) -> bool:
     assert row is not None
     random = room.services.random
     if error is None:
-        event.result = event.subject
         writes = event.layer()
         if row.name not in writes.alarms:
             following = (
@@ -107,8 +108,9 @@ def conclude(room: RingingRoom, event: Event) -> bool:
             )
             writes.alarms[row.name] = following
         return False
-    if isinstance(error, RoomBrokenError | RuntimeClosedError):
-        # Not the handler's fault: the alarm is stored as it was, and rings again.
+    if isinstance(event.cut, RoomBrokenError | RuntimeClosedError):
+        # Not the handler's fault, unlike the same errors of another room that it let out: the alarm is stored as it
+        # was, and rings again.
         return False
     event.writes = Writes()
     event.writes.alarms[row.name] = kept = _after_failure(room, row, error)

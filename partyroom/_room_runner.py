@@ -492,9 +492,9 @@ class RoomRunner:
         self._settle()
 
     def _tell_next_alarm(self) -> None:
-        """Tell the keeper when the next alarm is; a room that has lost its claim knows nothing, and is to look."""
-        due = self.state.next_due() if self.fence else self.services.clock.clock.now()
-        self.services.keeper.alarm_changed(self.key, due)
+        """Tell the keeper when the next alarm is; of a room that has lost its claim it has been told to look again."""
+        if self.fence:
+            self.services.keeper.alarm_changed(self.key, self.state.next_due())
 
     def refused(self, error: BaseException) -> None:
         """Hear that a commit was refused, or that its outcome is unknown: nothing computed on it survives (G5)."""
@@ -510,7 +510,9 @@ class RoomRunner:
         for connection in self.connections.select():
             connection.end(INTERNAL_ERROR, "the room broke", was_clean=False)
         self.cut(self._broken(error))
-        self._tell_next_alarm()
+        # Which alarms are stored now, nobody knows: the room is to look, but not at once. A full disk would have one ring
+        # again and again without a pause.
+        self.services.keeper.ring_failed_to_start(self.key)
         self._settle()
 
     def _broken(self, error: BaseException) -> RoomBrokenError:

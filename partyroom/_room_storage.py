@@ -384,8 +384,14 @@ class RoomStorage(Storage):
         unit = self._unit()
         row_name = self._name(name)
         row = await self._find_alarm(unit, row_name)
-        stepped = None if row is None else step(row)
-        if row is None or stepped == row:
+        if row is None:
+            return False
+        try:
+            stepped = step(row)
+        except DecodeError as error:
+            message = f"{self._alarm(row_name)}: {error}"
+            raise DecodeError(message) from error
+        if stepped == row:
             return False
         unit.layer().alarms[row_name] = stepped
         return True

@@ -113,7 +113,7 @@ class Keeper(Protocol):
         ...
 
     def ring_failed_to_start(self, room: RoomKey, /) -> None:
-        """Hear that a room could not be woken for its alarm: it is to be rung again later (G12)."""
+        """Hear that a room could not be woken for its alarm, or broke: it is to look for due alarms again later (G12)."""
         ...
 
     def alarm_without_handler(self, room: RoomKey, room_type: type[object], /) -> None:

@@ -412,7 +412,7 @@ class Storage(Protocol):
     async def list_alarms(self) -> AlarmInfos:
         """Give all alarms of the room, failed and paused ones included: by next time, then by name, those without one last.
 
-        In its own handler an alarm that rings once is not among them, until it is set again (G11).
+        In its own handler the alarm that rings is not among them, until it is set again (G11).
         """
         ...
 

@@ -20,10 +20,10 @@ from traceback import format_exception_only
 from typing import Final, Literal
 
 from partyroom._core.alarm_record import AlarmRecord
-from partyroom._core.instants import alarm_time, from_micros, length_micros
+from partyroom._core.instants import HIGHEST, alarm_time, from_micros, length_micros
 from partyroom._core.recurrence import count_since, first_after, next_after
 from partyroom._core.retry import next_retry
-from partyroom.errors import AlarmTimeError
+from partyroom.errors import AlarmTimeError, DecodeError, MissingExtraError
 from partyroom.protocols import Codec
 from partyroom.recurrence import Cron, Every, Recurrence
 from partyroom.types import Alarm, AlarmInfo, AlarmRow, RetryPolicy, RoomKey
@@ -56,6 +56,11 @@ def _row(row: AlarmRow, record: AlarmRecord, scheduled: int, due: int | None) ->
     return AlarmRow(row.room, row.name, due, record.encode())
 
 
+def _spread_row(row: AlarmRow, record: AlarmRecord, scheduled: int, chance: float) -> AlarmRow:
+    """Give the row of an alarm that rings at its time or, by its spread, at random after it."""
+    return _row(row, record, scheduled, min(scheduled + int(record.spread * chance), HIGHEST))
+
+
 def _identity(number: int) -> str:
     return f"{number:016x}"
 
@@ -86,16 +91,24 @@ def new_row(
     row = AlarmRow(room, name, None)
     record = AlarmRecord(_identity(number), payload, retry=retry, spread=length_micros(spread))
     if not isinstance(when, Every | Cron):
-        due = alarm_time(when, from_micros(now))
-        return _row(row, record, due, due + int(record.spread * chance))
+        return _spread_row(row, record, alarm_time(when, from_micros(now)), chance)
     record = record._replace(recurrence=when)
-    if current is not None and (kept := AlarmRecord.decode(current.data)).recurrence == when and not kept.failed:
+    kept = None if current is None else _decoded(current)
+    if current is not None and kept is not None and kept.recurrence == when and not kept.failed:
         return current._replace(data=kept._replace(payload=payload, retry=retry, spread=record.spread).encode())
     first = _first(when, now, ringing)
     if first is None:
         message = f"{when!r} does not occur between now and the year 9999"
         raise AlarmTimeError(message)
-    return _row(row, record, first, first + int(record.spread * chance))
+    return _spread_row(row, record, first, chance)
+
+
+def _decoded(row: AlarmRow) -> AlarmRecord | None:
+    """Give the record of a row; ``None`` if it cannot be read, so that whoever sets the alarm again replaces it."""
+    try:
+        return AlarmRecord.decode(row.data)
+    except (DecodeError, MissingExtraError):
+        return None
 
 
 def _first(recurrence: Recurrence, now: int, ringing: AlarmRow | None) -> int | None:
@@ -135,7 +148,7 @@ def catch_up(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
     if following is None:
         return None
     missed = record.missed + 1 + count_since(recurrence, scheduled, oldest - 1)
-    return _row(row, record._replace(missed=missed), following, following + int(record.spread * chance))
+    return _spread_row(row, record._replace(missed=missed), following, chance)
 
 
 def describe(row: AlarmRow, codec: Codec, now: int) -> Alarm:
@@ -184,7 +197,7 @@ def _go_on(row: AlarmRow, record: AlarmRecord, now: int, number: int, chance: fl
     if following is None:
         return None
     record = record._replace(id=_identity(number), retry_count=0, failed=False, missed=0)
-    return _row(row, record, following, following + int(record.spread * chance))
+    return _spread_row(row, record, following, chance)
 
 
 def _text(error: BaseException) -> str:
@@ -207,8 +220,14 @@ def is_given_up(row: AlarmRow) -> bool:
 
 
 def look_at(row: AlarmRow, codec: Codec) -> AlarmInfo:
-    """Say what is known of an alarm. Raises :class:`DecodeError` for a row, or a payload, that cannot be read."""
-    record = AlarmRecord.decode(row.data)
+    """Say what is known of an alarm. Of one that cannot be read, or whose payload cannot, that is the error to show."""
+    error: Exception | None = None
+    record, payload = AlarmRecord(""), None
+    try:
+        record = AlarmRecord.decode(row.data)
+        payload = None if record.payload is None else codec.decode(record.payload)
+    except Exception as raised:  # noqa: BLE001 - whatever a codec raises, one alarm must not hide the others
+        error = raised
     return AlarmInfo(
         room=row.room,
         name=row.name or None,
@@ -216,9 +235,9 @@ def look_at(row: AlarmRow, codec: Codec) -> AlarmInfo:
         next_time=None if row.due is None else from_micros(row.due),
         scheduled_time=from_micros(_scheduled(row, record)),
         recurrence=record.recurrence,
-        payload=None if record.payload is None else codec.decode(record.payload),
+        payload=payload,
         retry_count=record.retry_count,
-        last_error=record.error,
+        last_error=record.error if error is None else _text(error),
     )
 
 
@@ -255,11 +274,13 @@ def resume(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
     following = next_after(record.recurrence, scheduled, now)
     if following is None:
         return None
-    return _row(row, record._replace(retry_count=0), following, following + int(record.spread * chance))
+    return _spread_row(row, record._replace(retry_count=0), following, chance)
 
 
 def ring_again(row: AlarmRow, now: int, number: int) -> AlarmRow:
     """Give the row of an alarm, failed or paused or pending, that rings now, with all of its retries before it."""
     record = AlarmRecord.decode(row.data)
     fresh = record._replace(id=_identity(number), retry_count=0, error=None, failed=False, paused=None)
-    return _row(row, fresh, _scheduled(row, record), now)
+    # One that could not be read for a while has kept no time of its own.
+    is_timeless = row.due is None and record.scheduled is None
+    return _row(row, fresh, now if is_timeless else _scheduled(row, record), now)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from partyroom import RoomHandle
+from partyroom import RoomHandle, StorageBackend
 from partyroom.testing import Harness
 from tests.runtime.boxes import STORES, Box, make_store
+from tests.runtime.towers import Tower
 
 
 @pytest.fixture(params=STORES)
@@ -33,3 +34,25 @@ async def quick(anyio_backend: object) -> AsyncIterator[Harness]:
 @pytest.fixture
 def quick_box(quick: Harness) -> RoomHandle:
     return quick.parties["box"].get("a")
+
+
+@pytest.fixture
+def tower() -> Tower:
+    return Tower()
+
+
+@pytest.fixture(params=["memory", "file"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> StorageBackend:
+    return make_store(request.param, tmp_path)
+
+
+@pytest.fixture
+async def bells(store: StorageBackend, tower: Tower, anyio_backend: object) -> AsyncIterator[Harness]:
+    """Give rooms that do what the tower says; what they raise does not fail the test."""
+    async with Harness({"bell": tower.bell}, backend=store, fail_on_errors=False) as harness:
+        yield harness
+
+
+@pytest.fixture
+def bell(bells: Harness) -> RoomHandle:
+    return bells.parties["bell"].get("a")
