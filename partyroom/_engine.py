@@ -95,6 +95,7 @@ class Engine(Keeper):
         self._scheduling = CancelScope(shield=True)
         self.loop = loop
         self.closing = False
+        self._is_crashed = False
         """Whether nothing new is taken from hosts."""
         self._is_over = False
         """Whether nothing new is taken from rooms either."""
@@ -295,7 +296,7 @@ class Engine(Keeper):
         heard = (event.reply is not None and event.kind != "message") or isinstance(error, RuntimeClosedError)
         if self._settings.probe is not None:
             self._settings.probe.event_failed(event, error, heard=heard)
-        if heard:
+        if heard or self._is_crashed:
             return
         self._settings.log.error(
             "%s failed", event, exc_info=error, extra={"room": str(event.place.key), "event": event.name}
@@ -477,6 +478,7 @@ class Engine(Keeper):
         if not self.closing:
             self.closing = True
             self.work.take()
+        self._is_crashed = True
         self._committer.abandon()
         for room in self._rooms.values():
             room.crash(error)
