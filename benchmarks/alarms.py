@@ -146,7 +146,7 @@ def _at_once_file(loop: str, quick: bool) -> Sample:
 
 @question(
     "alarms-at-once-memory",
-    "the same in memory: alarms/s",
+    "10,000 sleeping rooms due at one instant, in memory: alarms/s",
     "loop.call_at, as often, each starting and finishing a task",
     unit="/s",
     at_least=0.15,

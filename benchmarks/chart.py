@@ -59,7 +59,7 @@ def _legend() -> list[str]:
         '<text x="14" y="22" fill="#333" font-weight="bold">How many times better than its bar each figure is</text>'
     ]
     for place, (verdict, meaning) in enumerate(MEANINGS.items()):
-        x = LEFT + place * 150
+        x = LEFT + place * 160
         lines += [
             f'<rect x="{x}" y="11" width="12" height="12" fill="{COLOURS[verdict]}"/>',
             f'<text x="{x + 18}" y="22" fill="#333">{meaning}</text>',

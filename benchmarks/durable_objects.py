@@ -88,7 +88,13 @@ def compare_steps(loop: str, count: int, verb: str, body: Callable[[RoomHandle, 
     return Sample(ours / count * MICRO, measured(steps(verb, count)).get("workerd"))
 
 
-@question("room-to-room", "a call from one warm room to another", "workerd: from object to object", at_least=1, aim=0.3)
+@question(
+    "room-to-room",
+    "a call from one warm room to another, against workerd",
+    "workerd: from one object to another",
+    at_least=1,
+    aim=0.3,
+)
 def _room_to_room(loop: str, quick: bool) -> Sample:
     async def body(room: RoomHandle, count: int) -> None:
         await room.call(Box.call_often, "b", count)
@@ -96,7 +102,13 @@ def _room_to_room(loop: str, quick: bool) -> Sample:
     return compare_steps(loop, 100 if quick else 5_000, "call", body)
 
 
-@question("put-durable", "one room: put, then wait until it is durable", "workerd: the same", at_least=1, aim=0.8)
+@question(
+    "put-durable",
+    "one room: put, then wait until it is durable, against workerd",
+    "workerd: the same",
+    at_least=1,
+    aim=0.8,
+)
 def _put_durable(loop: str, quick: bool) -> Sample:
     async def body(room: RoomHandle, count: int) -> None:
         await room.call(Box.write_durably, count)
@@ -106,7 +118,7 @@ def _put_durable(loop: str, quick: bool) -> Sample:
 
 @question(
     "wake-disk",
-    "waking a room that is on disk and reading one key, one after another",
+    "waking a room on disk and reading one key, against workerd",
     "workerd: the same",
     at_least=0.3,
     aim=0.1,
@@ -129,7 +141,7 @@ def _wake_disk(loop: str, quick: bool) -> Sample:
 
 @question(
     "alarms-workerd",
-    "1,000 rooms asleep on disk, due at one instant, durable: alarms/s",
+    "1,000 asleep on disk, due at one instant, against workerd: alarms/s",
     "workerd: as many objects, asleep",
     unit="/s",
     at_least=3,
@@ -168,8 +180,8 @@ def awake_bytes(path: Path, count: int) -> float:
 
 @question(
     "awake-room-key",
-    "memory of an awake room with one key, as the system counts it",
-    "workerd: of an object",
+    "memory of an awake room with one key, against workerd",
+    "workerd: of an object; both as the system counts it",
     unit="bytes",
     at_least=1 / 50,
     aim=1 / 100,
