@@ -58,6 +58,10 @@ class PartyroomError(Exception):
     """The base of every error that the library raises by itself."""
 
 
+SHOWN_FAILURES = 5
+"""How many failures of one kind a message shows: the others say the same in most cases."""
+
+
 def _indented(text: str) -> str:
     """Lay out several lines beside a name."""
     return text.replace("\n", "\n" + " " * 12)
@@ -362,7 +366,9 @@ class BrokenInvariantError(PartyroomError, AssertionError):
         self.failures = failures
 
     def __str__(self) -> str:
-        return "\n\n".join([self.summary, *self.failures])
+        shown = self.failures[:SHOWN_FAILURES]
+        rest = len(self.failures) - len(shown)
+        return "\n\n".join([self.summary, *shown, *([f"... and {rest} more: see `failures`"] if rest else [])])
 
 
 class EndlessTimersError(PartyroomError, AssertionError):

@@ -82,6 +82,11 @@ EXAMPLES: list[tuple[PartyroomError, dict[str, object], str]] = [
         {"summary": "1 of 3 fails", "failures": ("seed 2: no",)},
         "1 of 3 fails\n\nseed 2: no",
     ),
+    (
+        BrokenInvariantError("7 of 9 fail", tuple("abcdefg")),
+        {"failures": tuple("abcdefg")},
+        "7 of 9 fail\n\na\n\nb\n\nc\n\nd\n\ne\n\n... and 2 more: see `failures`",
+    ),
 ]
 
 WITH_FIELDS = {type(error) for error, _, _ in EXAMPLES}
