@@ -40,6 +40,7 @@ from partyroom.codec import JsonCodec
 from partyroom.connections import Inbox, RoomClient, RoomConnection
 from partyroom.errors import (
     ConnectRejectedError,
+    PartyroomError,
     RuntimeClosedError,
     RuntimeStateError,
     UnknownPartyError,
@@ -493,9 +494,10 @@ class _Connecting(AbstractAsyncContextManager[Client]):
             await perform(
                 services, self._key, "connect", "on_connect", partial(run_on_connect, connection), subject=connection
             )
-        except (ConnectRejectedError, RuntimeClosedError):
+        except PartyroomError:
             raise
         except Exception as error:
+            # The room's own fault refuses the client as well: the cause is for the host to see, not for the client.
             rejected = ConnectRejectedError(1011, "on_connect failed")
             raise rejected from error
         except BaseException:

@@ -316,13 +316,17 @@ def _waiting_for(unit: Unit) -> list[Event]:
     found: list[Event] = []
     step: Unit | None = unit
     while step is not None:
-        found += [event for event in (step.event, step.root) if event not in found]
+        found.append(step.event)
+        if step.root is not step.event:
+            found.append(step.root)
         step = _caller(step.event)
     return found
 
 
 def _awaited(call: Event) -> Event | None:
-    """Give the event whose end a live call depends on."""
+    """Give the event whose end a live call depends on; ``None`` if that is none, or it is answered already."""
+    if call.reply is not None and call.reply.done:
+        return None
     if call.begun:
         return call
     if call.parent is not None:

@@ -1,0 +1,263 @@
+"""A caller who waits, and one who leaves (G6): full mailboxes, withdrawn events, replies that nobody hears."""
+
+from __future__ import annotations
+
+import logging
+from contextvars import ContextVar
+
+import anyio
+import pytest
+
+from partyroom import Connection, ConnectionClosedError, Limits, Room
+from partyroom.testing import FaultyBackend
+from tests.runtime.engine.running import Box, Caller, arrive, awake, get, nothing, put, running, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def wait(room: Room, gate: anyio.Event) -> None:
+    await gate.wait()
+
+
+# --- callers who leave -------------------------------------------------------
+
+
+async def test_cancelling_a_caller_withdraws_an_event_that_has_not_begun(backend: FaultyBackend) -> None:
+    gate = anyio.Event()
+    async with running({"box": Box}, backend) as runtime, anyio.create_task_group() as group:
+        room = runtime.parties["box"].get("a")
+        await arrive(group, runtime, room, wait, gate)
+        await until(lambda: awake(runtime, room).running)
+        caller = await arrive(group, runtime, room, put, "k", 1)
+        await caller.leave()
+        gate.set()
+        await runtime.wait_idle()
+        assert {} == await room.stored()
+
+
+async def test_cancelling_a_caller_changes_nothing_about_an_event_that_has_begun(backend: FaultyBackend) -> None:
+    gate = anyio.Event()
+
+    async def wait_and_write(room: Room) -> None:
+        await gate.wait()
+        await room.ctx.storage.put("k", 1)
+        room.ctx.broadcast("done")
+
+    async with running({"box": Box}, backend) as runtime, anyio.create_task_group() as group:
+        room = runtime.parties["box"].get("a")
+        async with room.connect() as client:
+            caller = await arrive(group, runtime, room, wait_and_write)
+            await until(lambda: awake(runtime, room).running)
+            await caller.leave()
+            gate.set()
+            assert "done" == await client.receive()
+        assert {"k": 1} == await room.stored()
+
+
+async def test_the_error_of_an_event_whose_caller_has_left_is_logged(
+    backend: FaultyBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = anyio.Event()
+
+    async def wait_and_fail(room: Room) -> None:
+        await gate.wait()
+        raise ZeroDivisionError
+
+    async with running({"box": Box}, backend) as runtime, anyio.create_task_group() as group:
+        room = runtime.parties["box"].get("a")
+        caller = await arrive(group, runtime, room, wait_and_fail)
+        await until(lambda: awake(runtime, room).running)
+        await caller.leave()
+        gate.set()
+    (record,) = caplog.records
+    assert (
+        "box/a test_the_error_of_an_event_whose_caller_has_left_is_logged.<locals>.wait_and_fail failed"
+        == record.message
+    )
+    assert record.exc_info is not None
+    assert ZeroDivisionError is record.exc_info[0]
+
+
+async def test_an_error_that_a_caller_hears_is_not_logged(
+    backend: FaultyBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(room: Room) -> None:
+        raise ZeroDivisionError
+
+    async with running({"box": Box}, backend) as runtime:
+        with pytest.raises(ZeroDivisionError):
+            await runtime.parties["box"].get("a").call(fail)
+    assert [] == [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_caller_who_leaves_while_his_reply_waits_for_a_commit_undoes_nothing(backend: FaultyBackend) -> None:
+    async with running({"box": Box}, backend) as runtime, anyio.create_task_group() as group:
+        room = runtime.parties["box"].get("a")
+        with backend.hold() as hold:
+            caller = Caller(group, room.call, put, "k", 1)
+            await hold.arrived()
+            await caller.leave()
+        assert 1 == await room.call(get, "k")
+
+
+async def test_all_callers_may_leave_at_once(backend: FaultyBackend) -> None:
+    gate = anyio.Event()
+    async with running({"box": Box}, backend, limits=Limits(mailbox=2)) as runtime, anyio.create_task_group() as group:
+        room = runtime.parties["box"].get("a")
+        first = await arrive(group, runtime, room, wait, gate)
+        await until(lambda: awake(runtime, room).running)
+        others = [await arrive(group, runtime, room, put, str(number), 1) for number in range(6)]
+        for caller in (*others, first):
+            caller.scope.cancel()
+        for caller in (*others, first):
+            await caller.outcome()
+        gate.set()
+        assert None is await room.call(nothing)
+        assert {} == await room.stored()
+
+
+# --- full mailboxes ----------------------------------------------------------
+
+
+class Reader(Room):
+    """Reads its messages when it is told to."""
+
+    async def on_start(self) -> None:
+        self.heard: list[str | bytes] = []
+
+    async def on_message(self, message: str | bytes, sender: Connection) -> None:
+        self.heard.append(message)
+
+    async def read(self) -> list[str | bytes]:
+        return self.heard
+
+
+async def test_a_client_sends_when_the_mailbox_has_taken_its_message_and_waits_while_it_is_full(
+    backend: FaultyBackend,
+) -> None:
+    gate = anyio.Event()
+    async with (
+        running({"reader": Reader}, backend, limits=Limits(mailbox=2)) as runtime,
+        anyio.create_task_group() as group,
+    ):
+        room = runtime.parties["reader"].get("a")
+        async with room.connect() as client:
+            await arrive(group, runtime, room, wait, gate)
+            await until(lambda: awake(runtime, room).running)
+            await client.send("one")
+            await client.send("two")
+            waiting = Caller(group, client.send, "three")
+            await until(lambda: len(awake(runtime, room).mailbox) == 3)
+            assert not waiting.has_ended
+            gate.set()
+            assert None is await waiting.outcome()
+        assert ["one", "two", "three"] == await room.call(Reader.read)
+
+
+async def test_a_message_whose_sender_left_while_it_waited_outside_is_never_handled(backend: FaultyBackend) -> None:
+    gate = anyio.Event()
+    async with (
+        running({"reader": Reader}, backend, limits=Limits(mailbox=1)) as runtime,
+        anyio.create_task_group() as group,
+    ):
+        room = runtime.parties["reader"].get("a")
+        async with room.connect() as client:
+            await arrive(group, runtime, room, wait, gate)
+            await until(lambda: awake(runtime, room).running)
+            await client.send("one")
+            leaving = Caller(group, client.send, "two")
+            await until(lambda: len(awake(runtime, room).mailbox) == 2)
+            staying = Caller(group, client.send, "three")
+            await until(lambda: len(awake(runtime, room).mailbox) == 3)
+            await leaving.leave()
+            assert not staying.has_ended
+            gate.set()
+            assert None is await staying.outcome()
+        assert ["one", "three"] == await room.call(Reader.read)
+
+
+async def test_a_withdrawn_event_leaves_its_place_to_a_sender_who_waits(backend: FaultyBackend) -> None:
+    gate = anyio.Event()
+    async with (
+        running({"reader": Reader}, backend, limits=Limits(mailbox=1)) as runtime,
+        anyio.create_task_group() as group,
+    ):
+        room = runtime.parties["reader"].get("a")
+        async with room.connect() as client:
+            await arrive(group, runtime, room, wait, gate)
+            await until(lambda: awake(runtime, room).running)
+            leaving = await arrive(group, runtime, room, nothing)
+            sending = Caller(group, client.send, "one")
+            await until(lambda: len(awake(runtime, room).mailbox) == 2)
+            await leaving.leave()
+            assert None is await sending.outcome()
+            gate.set()
+
+
+async def test_a_sender_who_is_cancelled_when_his_message_was_just_taken_has_sent_it(backend: FaultyBackend) -> None:
+    gate = anyio.Event()
+    async with (
+        running({"reader": Reader}, backend, limits=Limits(mailbox=1)) as runtime,
+        anyio.create_task_group() as group,
+    ):
+        room = runtime.parties["reader"].get("a")
+        async with room.connect() as client:
+            await arrive(group, runtime, room, wait, gate)
+            await until(lambda: awake(runtime, room).running)
+            leaving = await arrive(group, runtime, room, nothing)
+            sending = Caller(group, client.send, "one")
+            await until(lambda: len(awake(runtime, room).mailbox) == 2)
+            leaving.scope.cancel()
+            (event,) = [each for each in awake(runtime, room).mailbox if each.kind == "message"]
+            await until(lambda: event.reply.done)
+            sending.scope.cancel()
+            await sending.outcome()
+            gate.set()
+        assert ["one"] == await room.call(Reader.read)
+
+
+# --- what leaks from one event into another ----------------------------------
+
+VARIABLE: ContextVar[str] = ContextVar("variable", default="nobody")
+
+
+async def test_no_context_variable_leaks_from_a_caller_or_from_one_event_into_the_next(backend: FaultyBackend) -> None:
+    seen: list[str] = []
+
+    async def look_and_set(room: Room, value: str) -> None:
+        seen.append(VARIABLE.get())
+        VARIABLE.set(value)
+
+    VARIABLE.set("host")
+    async with running({"box": Box}, backend) as runtime:
+        VARIABLE.set("caller")
+        room = runtime.parties["box"].get("a")
+        for value in ("first", "second", "third"):
+            await room.call(look_and_set, value)
+    assert ["host"] * 3 == seen
+
+
+async def test_a_variable_that_was_put_back_costs_no_worker(backend: FaultyBackend) -> None:
+    tasks: set[int] = set()
+
+    async def set_and_reset(room: Room) -> None:
+        token = VARIABLE.set("event")
+        VARIABLE.reset(token)
+        tasks.add(anyio.get_current_task().id)
+
+    async with running({"box": Box}, backend) as runtime:
+        for _ in range(10):
+            await runtime.parties["box"].get("a").call(set_and_reset)
+    assert 1 == len(tasks)
+
+
+# --- clients outside their time ----------------------------------------------
+
+
+async def test_a_client_whose_connection_has_ended_cannot_send(backend: FaultyBackend) -> None:
+    async with running({"reader": Reader}, backend) as runtime:
+        async with runtime.parties["reader"].get("a").connect() as client:
+            await client.close(4000, "enough")
+            with pytest.raises(ConnectionClosedError) as caught:
+                await client.send("more")
+        assert (4000, "enough") == (caught.value.code, caught.value.reason)
