@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from random import Random  # noqa: TID251 - jitter and ids are the runtime's own
 from types import MappingProxyType, TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, final
+from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar, final
 
 import attrs
 from anyio import CancelScope, create_task_group
@@ -54,8 +54,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-PAGE = 1000
+PAGE: Final = 1000
 """How many stored entries are read at a time."""
+INTERNAL_ERROR: Final = 1011
+"""The close code for a client whose room failed (RFC 6455, 7.4.1)."""
 
 
 @final
@@ -497,8 +499,13 @@ class _Connecting(AbstractAsyncContextManager[Client]):
         except PartyroomError:
             raise
         except Exception as error:
+<<<<<<< mine
+            # To whoever knocks, a room that fails refuses; what is wrong with it is none of his business.
+            rejected = ConnectRejectedError(INTERNAL_ERROR, "on_connect failed")
+=======
             # The room's own fault refuses the client as well: the cause is for the host to see, not for the client.
             rejected = ConnectRejectedError(1011, "on_connect failed")
+>>>>>>> theirs
             raise rejected from error
         except BaseException:
             connection.abandon()
