@@ -39,7 +39,7 @@ def limited(receive: Receive, request: Request, limit: int) -> Receive:
     """Wrap ``receive`` so that a body over the limit is a :class:`Refused`, and a leaving client a :class:`ClientLeft`."""
     announced = request.headers.get("content-length", "0")
     if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
-        raise Refused(413, TOO_LARGE)
+        raise Refused(Response(TOO_LARGE, 413))
     size = 0
 
     async def receive_limited() -> Message:
@@ -47,7 +47,7 @@ def limited(receive: Receive, request: Request, limit: int) -> Receive:
         message = await receive()
         size += len(message.get("body", b""))
         if size > limit:
-            raise Refused(413, TOO_LARGE)
+            raise Refused(Response(TOO_LARGE, 413))
         return message
 
     return receive_limited

@@ -32,9 +32,9 @@ UTF8: Final = "utf-8"
 class Refused(Exception):  # noqa: N818 - an answer, not a failure
     """A request that is answered without asking the room."""
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(status, text)
-        self.response = Response(text, status)
+    def __init__(self, response: Response) -> None:
+        super().__init__(response)
+        self.response = response
 
 
 class Route(NamedTuple):
@@ -53,7 +53,7 @@ def find_route(scope: Scope, prefix: str, limits: Limits) -> Route | None:
     try:
         raw = _below_root(scope).removeprefix("/")
     except UnicodeError:
-        raise Refused(400, "the address is not UTF-8") from None
+        raise Refused(Response("the address is not UTF-8", 400)) from None
     wanted = prefix.removeprefix("/")
     if wanted:
         if raw != wanted and not raw.startswith(wanted + "/"):
@@ -62,13 +62,13 @@ def find_route(scope: Scope, prefix: str, limits: Limits) -> Route | None:
     party, _, rest = raw.partition("/")
     room_id, slash, path = rest.partition("/")
     if not party or not room_id:
-        raise Refused(404, "an address here is a party and the id of a room")
+        raise Refused(Response("an address here is a party and the id of a room", 404))
     if max(len(party), len(room_id)) > limits.room_id_bytes * ESCAPED_BYTE:
-        raise Refused(414, "the room's id is too long")
+        raise Refused(Response("the room's id is too long", 414))
     try:
         return Route(_decode(party), _decode(room_id), slash + _decode(path) if slash else "/")
     except UnicodeError:
-        raise Refused(400, "the address is not UTF-8") from None
+        raise Refused(Response("the address is not UTF-8", 400)) from None
 
 
 def _decode(part: str) -> str:
@@ -119,7 +119,7 @@ def _common(scope: Scope, route: Route) -> dict[str, Any]:
     try:
         parameters = read_query(query)
     except UnicodeError:
-        raise Refused(400, "the query is not UTF-8") from None
+        raise Refused(Response("the query is not UTF-8", 400)) from None
     client = scope.get("client")
     return {
         "party": route.party,
@@ -151,7 +151,7 @@ def check_origin(request: Request, allowed: Collection[str] | None) -> None:
     scheme = origin.partition(":")[0]
     theirs = _authority(origin)
     if theirs is None or theirs != _authority(f"{scheme}://{request.headers.get('host', '')}"):
-        raise Refused(403, "pages of this origin may not ask here")
+        raise Refused(Response("pages of this origin may not ask here", 403))
 
 
 def _authority(url: str) -> tuple[str, int | None] | None:

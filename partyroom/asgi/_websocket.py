@@ -21,6 +21,7 @@ from contextvars import copy_context
 from datetime import timedelta
 from typing import Any, Final, final
 
+import attrs
 from anyio import CancelScope, create_task_group
 
 from partyroom.asgi._asgi import Message, Receive, Scope, Send
@@ -30,13 +31,12 @@ from partyroom.connections import RoomClient
 from partyroom.errors import (
     ConnectionClosedError,
     ConnectRejectedError,
-    InvalidKeyError,
-    LimitExceededError,
+    PartyroomError,
     RuntimeClosedError,
 )
 from partyroom.protocols import Client, Clock
 
-__all__ = ["WebSocket", "deny"]
+__all__ = ["Manners", "WebSocket", "deny"]
 
 LOG: Final = logging.getLogger("partyroom")
 
@@ -77,34 +77,39 @@ def sendable(code: int, reason: str) -> tuple[int, str]:
     return (code if code in SENDABLE else INTERNAL_ERROR), cut
 
 
+@attrs.frozen
+class Manners:
+    """How all clients of an application are treated."""
+
+    clock: Clock
+    max_bytes: int
+    close_timeout: timedelta
+
+
 @final
 class WebSocket:
     """One socket of one client."""
 
     __slots__ = (
         "_client",
-        "_clock",
-        "_close_timeout",
         "_context",
         "_ended",
         "_left",
-        "_max_bytes",
+        "_manners",
         "_receive",
         "_scope",
         "_send",
+        "_subprotocol",
         "_tasks",
         "_writing",
     )
 
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, clock: Clock, *, max_bytes: int, close_timeout: timedelta
-    ) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, subprotocol: str | None, manners: Manners) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._clock = clock
-        self._max_bytes = max_bytes
-        self._close_timeout = close_timeout
+        self._subprotocol = subprotocol
+        self._manners = manners
         # A room's code may be what closes the connection: what is started then must not be part of its event.
         self._context = copy_context()
         self._writing = CancelScope()
@@ -115,14 +120,14 @@ class WebSocket:
         self._ended = ConnectionClosedError()
         """How the connection has ended, once it has."""
 
-    async def serve(self, connecting: AbstractAsyncContextManager[Client], subprotocol: str | None) -> None:
+    async def serve(self, connecting: AbstractAsyncContextManager[Client]) -> None:
         """Serve the client until either end closes."""
         async with self._tasks as tasks:
             tasks.start_soon(self._listen)
             client = await self._enter(connecting)
             if client is not None:
                 try:
-                    await self._speak(client, subprotocol)
+                    await self._speak(client)
                 finally:
                     await self._go(client)
                     await connecting.__aexit__(None, None, None)
@@ -135,27 +140,32 @@ class WebSocket:
         except ConnectRejectedError as error:
             if error.__cause__ is not None:
                 LOG.exception("a client could not be let in", exc_info=error.__cause__)
-            # A browser shows its page the code of a close frame, and nothing of a refused handshake.
-            await self._tell({"type": "websocket.accept"})
-            await self._tell_end(error.code, error.reason)
-            return None
-        except (InvalidKeyError, LimitExceededError) as error:
-            await deny(Response(str(error), 400), self._scope, self._send)
+            await self._refuse(error.code, error.reason)
             return None
         except RuntimeClosedError as error:
             await deny(unavailable(error), self._scope, self._send)
             return None
+        except PartyroomError:
+            # The room's own fault, or a hook's: what it was stands in the log only.
+            LOG.exception("a client could not be let in")
+            await self._refuse(INTERNAL_ERROR, "on_connect failed")
+            return None
         assert isinstance(client, RoomClient)
         return client
 
+    async def _refuse(self, code: int, reason: str) -> None:
+        # A browser shows its page the code of a close frame, and nothing of a refused handshake.
+        await self._tell({"type": "websocket.accept"})
+        await self._tell_end(code, reason)
+
     # --- to the client -------------------------------------------------------
 
-    async def _speak(self, client: RoomClient, subprotocol: str | None) -> None:
+    async def _speak(self, client: RoomClient) -> None:
         """Send what the room says until the connection has ended, then how it has."""
         self._client = client
         client.when_closed(self._hear_of_end)
         with self._writing:
-            await self._tell({"type": "websocket.accept", "subprotocol": subprotocol})
+            await self._tell({"type": "websocket.accept", "subprotocol": self._subprotocol})
             async for message in client:
                 await self._tell(_to_frame(message))
         await self._tell_end(self._ended.code, self._ended.reason)
@@ -183,7 +193,7 @@ class WebSocket:
 
     async def _give_up(self) -> None:
         """Let go of a client that does not even take its close frame."""
-        await self._clock.sleep(self._close_timeout)
+        await self._manners.clock.sleep(self._manners.close_timeout)
         self._tasks.cancel_scope.cancel()
 
     # --- from the client -----------------------------------------------------
@@ -205,8 +215,8 @@ class WebSocket:
         assert self._client is not None
         text: str | None = message.get("text")
         payload: str | bytes = message["bytes"] if text is None else text
-        if _is_over(payload, self._max_bytes):
-            await self._client.close(TOO_BIG, f"a message may have {self._max_bytes} bytes")
+        if _is_over(payload, self._manners.max_bytes):
+            await self._client.close(TOO_BIG, f"a message may have {self._manners.max_bytes} bytes")
             return False
         try:
             await self._client.send(payload)

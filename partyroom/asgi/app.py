@@ -14,21 +14,22 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Generator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeVar, final
 
 import attrs
 from typing_extensions import override
 
+from partyroom._core.keys import check_name
 from partyroom.asgi._asgi import ASGIApp, Receive, Scope, Send
 from partyroom.asgi._http import ClientLeft, ask_room, limited, read_body, respond
 from partyroom.asgi._lifespan import serve_lifespan
 from partyroom.asgi._routing import Refused, Route, check_origin, find_route, make_connect_request, make_request
-from partyroom.asgi._websocket import WebSocket, deny
+from partyroom.asgi._websocket import Manners, WebSocket, deny
 from partyroom.asgi.messages import ConnectRequest, Request, Response
-from partyroom.errors import InvalidRoomIdError, LimitExceededError
-from partyroom.protocols import RoomHandle
+from partyroom.errors import InvalidKeyError, InvalidRoomIdError, LimitExceededError
+from partyroom.protocols import Client, RoomHandle
 from partyroom.runtime import Runtime
 from partyroom.types import RoomKey
 
@@ -47,12 +48,23 @@ Q = TypeVar("Q", bound=Request)
 class _Bounds:
     """What one client, and all of them, may make the process hold."""
 
-    message_bytes: int
     body_bytes: int
     connections: int
     room_connections: int
     requests: int
-    close_timeout: timedelta
+
+
+@attrs.define(eq=False)
+class _Visit:
+    """A client that may come in."""
+
+    room: RoomKey
+    subprotocol: str | None
+    _connecting: list[AbstractAsyncContextManager[Client]]
+
+    def take_connecting(self) -> AbstractAsyncContextManager[Client]:
+        """Give the way in, and let go of it."""
+        return self._connecting.pop()
 
 
 @final
@@ -114,13 +126,12 @@ class PartyApp:
         self._origins = None if allowed_origins == "*" else frozenset(allowed_origins)
         self._request_factory = request_factory
         self._bounds = _Bounds(
-            message_bytes=max_message_bytes,
             body_bytes=max_body_bytes,
             connections=max_connections,
             room_connections=max_room_connections,
             requests=max_requests,
-            close_timeout=close_timeout,
         )
+        self._manners = Manners(runtime.clock, max_message_bytes, close_timeout)
         self._connections: Counter[RoomKey] = Counter()
         self._connected = 0
         self._requests = 0
@@ -169,13 +180,21 @@ class PartyApp:
     def _find_room(self, request: Request) -> RoomHandle:
         party = self._runtime.parties.get(request.party)
         if party is None:
-            raise Refused(404, "there is no such party")
+            raise Refused(Response("there is no such party", 404))
         try:
             return party.get(request.room_id)
         except LimitExceededError:
-            raise Refused(414, "the room's id is too long") from None
+            raise Refused(Response("the room's id is too long", 414)) from None
         except InvalidRoomIdError:
-            raise Refused(400, "that cannot be the id of a room") from None
+            raise Refused(Response("that cannot be the id of a room", 400)) from None
+
+    def _check_id(self, connection_id: str | None, handle: RoomHandle) -> None:
+        """Refuse an id that no connection can have: the client has made it up."""
+        if connection_id is not None:
+            try:
+                check_name(connection_id, self._runtime.limits.key_bytes, handle.party, "connection id")
+            except (InvalidKeyError, LimitExceededError) as error:
+                raise Refused(Response(str(error), 400)) from None
 
     # --- HTTP ----------------------------------------------------------------
 
@@ -233,39 +252,33 @@ class PartyApp:
             return
         self._connected += 1
         try:
-            await self._connect(make_connect_request(scope, route), scope, receive, send)
+            visit = await self._let_in(make_connect_request(scope, route))
+            with self._place_in(visit.room):
+                # Nothing here holds the request for as long as the client stays: with many of them, that is what counts.
+                await WebSocket(scope, receive, send, visit.subprotocol, self._manners).serve(visit.take_connecting())
         except Refused as refused:
             await deny(refused.response, scope, send)
         finally:
             self._connected -= 1
 
-    async def _connect(self, request: ConnectRequest, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _let_in(self, request: ConnectRequest) -> _Visit:
+        """Give the way into the room, if origin, hook and address allow; else raise :class:`Refused`."""
         check_origin(request, self._origins)
         hooked = await self._ask_hook(self._on_before_connect, request, ConnectRequest)
         if isinstance(hooked, Response):
-            await deny(hooked, scope, send)
-            return
+            raise Refused(hooked)
         handle = self._find_room(hooked)
-        bounds = self._bounds
-        socket = WebSocket(
-            scope,
-            receive,
-            send,
-            self._runtime.clock,
-            max_bytes=bounds.message_bytes,
-            close_timeout=bounds.close_timeout,
-        )
+        self._check_id(hooked.connection_id, handle)
         connecting = handle.connect(
             id=hooked.connection_id, uri=hooked.url, tags=hooked.tags, state=hooked.state, request=hooked
         )
-        with self._place_in(RoomKey(handle.party, handle.id)):
-            await socket.serve(connecting, hooked.subprotocol)
+        return _Visit(RoomKey(handle.party, handle.id), hooked.subprotocol, [connecting])
 
     @contextmanager
     def _place_in(self, room: RoomKey) -> Generator[None]:
         """Count a client of a room; raise :class:`Refused` if there are too many."""
         if self._connections[room] >= self._bounds.room_connections:
-            raise Refused(503, "too many clients are connected to this room")
+            raise Refused(Response("too many clients are connected to this room", 503))
         self._connections[room] += 1
         try:
             yield

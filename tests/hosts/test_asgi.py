@@ -34,6 +34,8 @@ class Chat(Room):
             case "broken":
                 message = "a secret"
                 raise RuntimeError(message)
+            case "stuck":
+                await self.ctx.storage.put("x", object())
             case "odd":
                 raise ConnectRejectedError(1006, "é" * 100)
             case "slow":
@@ -417,7 +419,12 @@ async def test_a_message_after_the_end_is_not_heard() -> None:
 
 @pytest.mark.parametrize(
     ("room", "code", "reason"),
-    [("closed", 4001, "not today"), ("broken", 1011, "on_connect failed"), ("odd", 1011, "é" * 61)],
+    [
+        ("closed", 4001, "not today"),
+        ("broken", 1011, "on_connect failed"),
+        ("stuck", 1011, "on_connect failed"),
+        ("odd", 1011, "é" * 61),
+    ],
 )
 async def test_a_client_that_a_room_refuses_hears_why_in_a_close_frame(room: str, code: int, reason: str) -> None:
     async with party_app() as app, connecting(app, f"/parties/chat/{room}") as client:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -113,7 +113,8 @@ async def test_django_which_refuses_lifespan_lives_inside() -> None:
     async def django_page(_request: object) -> Any:
         return http.HttpResponse("own page")
 
-    if not conf.settings.configured:
+    # Once in a process; the README's program may have done it.
+    with suppress(RuntimeError):
         conf.settings.configure(SECRET_KEY="x", ALLOWED_HOSTS=["*"])
     with test.override_settings(ROOT_URLCONF=(urls.path("own", django_page),)):
         app = PartyApp(
