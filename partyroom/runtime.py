@@ -499,13 +499,8 @@ class _Connecting(AbstractAsyncContextManager[Client]):
         except PartyroomError:
             raise
         except Exception as error:
-<<<<<<< mine
-            # To whoever knocks, a room that fails refuses; what is wrong with it is none of his business.
-            rejected = ConnectRejectedError(INTERNAL_ERROR, "on_connect failed")
-=======
             # The room's own fault refuses the client as well: the cause is for the host to see, not for the client.
-            rejected = ConnectRejectedError(1011, "on_connect failed")
->>>>>>> theirs
+            rejected = ConnectRejectedError(INTERNAL_ERROR, "on_connect failed")
             raise rejected from error
         except BaseException:
             connection.abandon()
