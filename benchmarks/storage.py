@@ -55,7 +55,11 @@ class Writer(Room):
 
 
 async def events(
-    backend: StorageBackend, rooms: int, callers: int, count: int, method: Callable[..., Awaitable[object]] = Writer.write
+    backend: StorageBackend,
+    rooms: int,
+    callers: int,
+    count: int,
+    method: Callable[..., Awaitable[object]] = Writer.write,
 ) -> float:
     """Give the seconds for so many durable events."""
     async with Runtime({"writer": Writer}, backend=backend) as runtime:
@@ -171,6 +175,7 @@ async def latencies(backend: StorageBackend, rooms: int, count: int) -> tuple[fl
                 await anyio.sleep(0.0001)
 
         done = anyio.Event()
+        taken = 0.0
         async with anyio.create_task_group() as busy:
             busy.start_soon(compute, done)
             begin = perf_counter()
@@ -231,7 +236,13 @@ def raw_reads(folder: Path, count: int) -> float:
     return taken
 
 
-@question("cold-wake", "waking 10,000 sleeping rooms on disk, each reading one key", "10,000 raw point reads", at_least=10, aim=4)
+@question(
+    "cold-wake",
+    "waking 10,000 sleeping rooms on disk, each reading one key",
+    "10,000 raw point reads",
+    at_least=10,
+    aim=4,
+)
 def _cold(loop: str, quick: bool) -> Sample:
     count = 200 if quick else 10_000
 

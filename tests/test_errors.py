@@ -68,14 +68,18 @@ EXAMPLES: list[tuple[PartyroomError, dict[str, object], str]] = [
     (
         ExpectationError("no alarm", "two:\nrings", "draft/a", "2030-01-01T00:00:00+00:00", ("one", "two")),
         {"expected": "no alarm", "seen": "two:\nrings", "room": "draft/a", "pending": ("one", "two")},
-        ("not as expected\n  expected: no alarm\n  seen:     two:\n            rings\n  room:     draft/a\n"
-        "  at:       2030-01-01T00:00:00+00:00 (virtual)\n  pending:  one\n            two"),
+        (
+            "not as expected\n  expected: no alarm\n  seen:     two:\n            rings\n  room:     draft/a\n"
+            "  at:       2030-01-01T00:00:00+00:00 (virtual)\n  pending:  one\n            two"
+        ),
     ),
     (
         ExpectationError("a message", "", at="2030-01-01T00:00:00+00:00"),
         {"room": "", "pending": ()},
-        ("not as expected\n  expected: a message\n  seen:     nothing\n  room:     none in particular\n"
-        "  at:       2030-01-01T00:00:00+00:00 (virtual)\n  pending:  nothing"),
+        (
+            "not as expected\n  expected: a message\n  seen:     nothing\n  room:     none in particular\n"
+            "  at:       2030-01-01T00:00:00+00:00 (virtual)\n  pending:  nothing"
+        ),
     ),
     (
         BrokenInvariantError("1 of 3 fails", ("seed 2: no",)),

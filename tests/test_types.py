@@ -41,7 +41,7 @@ def test_a_row_without_data_has_none() -> None:
 
 
 @pytest.mark.parametrize(("failures", "is_retry"), [(0, False), (1, True), (6, True)])
-def test_an_alarm_is_a_retry_once_it_has_failed(failures: int, is_retry: bool) -> None:  # noqa: FBT001 - the expected value
+def test_an_alarm_is_a_retry_once_it_has_failed(failures: int, is_retry: bool) -> None:
     alarm = Alarm(None, "1", datetime(2030, 1, 1, tzinfo=UTC), failures)
     assert is_retry is alarm.is_retry
 

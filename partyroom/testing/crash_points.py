@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias, cast, final
 
 import attrs
 from anyio import CancelScope
@@ -30,7 +30,7 @@ from partyroom.testing.harness import Harness
 from partyroom.testing.options import BackendFactory, RuntimeOptions
 from partyroom.types import Commit
 
-__all__ = ["CrashPoint", "CrashReport", "Scenario", "every_crash"]
+__all__ = ["CrashPoint", "CrashReport", "Scenario", "every_crash", "in_words"]
 
 Scenario: TypeAlias = Callable[[Harness], Awaitable[object]]
 """Does something with rooms, or checks something of them; given a harness of its own."""
@@ -108,7 +108,7 @@ async def every_crash(
             crashes += crashed
             if error is not None:
                 first = first or error
-                failures.append(f"{point}\n  then: {type(error).__name__}: {error}")
+                failures.append(f"{point}\n  then: {in_words(error)}")
     report = CrashReport(commits, crashes)
     if failures:
         message = (
@@ -141,7 +141,7 @@ class _Runs:
                 await self._check(harness)
         except Exception as error:
             message = "the invariant does not hold even without a crash"
-            raise BrokenInvariantError(message, (f"{type(error).__name__}: {error}",)) from error
+            raise BrokenInvariantError(message, (in_words(error),)) from error
         return commits
 
     async def _check(self, harness: Harness) -> None:
@@ -188,6 +188,14 @@ class _Runs:
             with CancelScope(shield=True):
                 await backend.killed.wait()
         return backend.reached
+
+
+def in_words(error: BaseException) -> str:
+    """Say what was raised; of a group, each of what is in it."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return "; ".join(in_words(each) for each in group.exceptions)
+    return f"{type(error).__name__}: {error}"
 
 
 def _point(harness: Harness, commit: Commit, number: int, moment: Moment) -> CrashPoint:

@@ -20,7 +20,7 @@ from typing_extensions import Unpack, override
 from partyroom._services import RoomFactory
 from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import BrokenInvariantError
-from partyroom.testing.crash_points import Scenario
+from partyroom.testing.crash_points import Scenario, in_words
 from partyroom.testing.harness import Harness
 from partyroom.testing.options import BackendFactory, RuntimeOptions
 
@@ -87,4 +87,4 @@ async def many_orders(
 
 def _failure(seed: int, harness: Harness, error: Exception) -> str:
     events = "\n    ".join(f"{room} {event}" for room, event in harness.probe.order[-LAST:]) or "none"
-    return f"seed {seed} (again: seeds=[{seed}]): {type(error).__name__}: {error}\n  the last events, as they ended:\n    {events}"
+    return f"seed {seed} (again: seeds=[{seed}]): {in_words(error)}\n  the last events, as they ended:\n    {events}"

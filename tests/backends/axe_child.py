@@ -96,7 +96,7 @@ def mark_of(number: int) -> datetime:
 # --- the rooms ---------------------------------------------------------------
 
 
-class Startled(Exception):  # noqa: N818 - it is no fault
+class Startled(Exception):
     """What every fifth alarm's handler raises at first."""
 
 

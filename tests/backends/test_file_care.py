@@ -141,7 +141,7 @@ def test_the_more_cleared_rooms_wait_the_more_is_swept_at_once(tmp_path: Path) -
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("clear", [True, False])
-async def test_space_is_given_back_after_deletions(tmp_path: Path, clear: bool) -> None:  # noqa: FBT001
+async def test_space_is_given_back_after_deletions(tmp_path: Path, clear: bool) -> None:
     path = tmp_path / "rooms.db"
     async with FileBackend(path) as backend:
         fence = await fill(backend, A, 3000, 500)

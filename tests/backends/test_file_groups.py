@@ -29,7 +29,7 @@ def known(backend: FileBackend) -> set[RoomKey]:
 
 
 @pytest.mark.parametrize("again", [False, True])
-async def test_the_last_put_of_a_key_counts(tmp_path: Path, again: bool) -> None:  # noqa: FBT001
+async def test_the_last_put_of_a_key_counts(tmp_path: Path, again: bool) -> None:
     async with FileBackend(tmp_path / "rooms.db") as backend:
         fence = await backend.claim(A)
         if again:

@@ -319,7 +319,7 @@ def test_the_last_occurrence_of_a_recurrence_is_kept_when_it_fails() -> None:
     assert (None, True) == (kept.due, record(kept).failed)
 
 
-class Speechless(Exception):  # noqa: N818 - not one to be raised by its name
+class Speechless(Exception):
     def __str__(self) -> str:
         raise ZeroDivisionError
 

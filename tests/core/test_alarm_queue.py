@@ -299,12 +299,12 @@ class QueueAgainstWorld(RuleBasedStateMachine):
         return {number for number, _ in self.unheard}
 
     @rule(number=ROOMS, name=NAMES, due=SECONDS, late=st.booleans())
-    def set_alarm(self, number: int, name: str, due: int, late: bool) -> None:  # noqa: FBT001 - hypothesis hands it in
+    def set_alarm(self, number: int, name: str, due: int, late: bool) -> None:
         self.stored[number, name] = due
         self.stores(number, late=late)
 
     @rule(number=ROOMS, late=st.booleans())
-    def delete_alarms(self, number: int, late: bool) -> None:  # noqa: FBT001 - hypothesis hands it in
+    def delete_alarms(self, number: int, late: bool) -> None:
         self.stored.pop((number, "a"), None)
         self.stored.pop((number, "b"), None)
         self.stores(number, late=late)
@@ -329,7 +329,7 @@ class QueueAgainstWorld(RuleBasedStateMachine):
 
     @precondition(lambda self: self.reading is not None)
     @rule(fails=st.booleans())
-    def end_reading(self, fails: bool) -> None:  # noqa: FBT001 - hypothesis hands it in
+    def end_reading(self, fails: bool) -> None:
         assert self.reading is not None
         if fails:
             self.queue.abandon_reading()

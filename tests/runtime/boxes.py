@@ -76,7 +76,7 @@ async def nothing(_room: Room) -> None:
 @asynccontextmanager
 async def undone(storage: Storage) -> AsyncGenerator[None]:
     """Undo what is done in the block, as a transaction that raises."""
-    with pytest.raises(LookupError):  # noqa: PT012 - what raises is what the block was for
+    with pytest.raises(LookupError):
         async with storage.transaction():
             yield
             raise LookupError

@@ -167,7 +167,7 @@ class Rooms:
             return found[: args[1]]
         return await getattr(storage, kind)(*args)
 
-    async def transaction(self, storage: Storage, steps: list[Op], fails: bool, *, depth: int) -> list[Any]:  # noqa: FBT001 - from a program
+    async def transaction(self, storage: Storage, steps: list[Op], fails: bool, *, depth: int) -> list[Any]:
         seen: list[Any] = []
         with suppress(FailedError):
             async with storage.transaction():
@@ -175,7 +175,7 @@ class Rooms:
                 end(fails=fails)
         return seen
 
-    async def nested(self, steps: list[Op], fails: bool, *, depth: int) -> list[Any]:  # noqa: FBT001 - from a program
+    async def nested(self, steps: list[Op], fails: bool, *, depth: int) -> list[Any]:
         seen: list[Any] = []
 
         async def run(room: Room) -> None:

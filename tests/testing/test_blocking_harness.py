@@ -119,7 +119,7 @@ def test_errors_are_listed_expected_and_otherwise_fail_the_test() -> None:
 
 def test_an_error_in_the_body_leaves_as_it_is_and_the_thread_ends() -> None:
     before = threading.active_count()
-    with pytest.raises(LookupError), BlockingHarness({"draft": Draft}) as harness:  # noqa: PT012 - the block is what fails
+    with pytest.raises(LookupError), BlockingHarness({"draft": Draft}) as harness:
         harness.parties["draft"].get("a").connect().send("boom")
         raise LookupError
     assert before == threading.active_count()

@@ -377,7 +377,7 @@ async def test_a_client_that_was_sent_something_else_says_what() -> None:
 
 
 async def test_an_error_that_nobody_hears_of_fails_the_test_at_its_end() -> None:
-    with pytest.raises(ExpectationError) as caught:  # noqa: PT012 - the block is what fails
+    with pytest.raises(ExpectationError) as caught:
         async with Harness(PARTIES) as harness:
             client = await harness.connect(harness.parties["touchy"].get("a"))
             await client.send("boom")
@@ -412,7 +412,7 @@ async def test_an_expected_error_is_given_and_one_that_does_not_come_is_missed()
             await harness.settle()
         assert ["boom"] == [error.args[0] for error in caught]
         assert [] == harness.errors
-        with pytest.raises(ExpectationError, match="a room raises KeyError matching 'bang'"):  # noqa: PT012, SIM117 - the block is what fails
+        with pytest.raises(ExpectationError, match="a room raises KeyError matching 'bang'"):
             with harness.expect_error(KeyError, match="bang"):
                 await client.send("boom")
                 await harness.settle()
@@ -438,7 +438,7 @@ async def test_an_error_in_the_body_leaves_as_it_is_and_nothing_is_waited_for() 
             await harness.parties["counter"].get("a").call(Counter.hang)
 
     async with anyio.create_task_group() as tasks:
-        with pytest.raises(LookupError, match="mine"):  # noqa: PT012 - the block is what fails
+        with pytest.raises(LookupError, match="mine"):
             async with Harness(PARTIES) as harness:
                 client = await harness.connect(harness.parties["touchy"].get("a"))
                 await client.send("boom")
@@ -454,7 +454,7 @@ async def test_a_test_that_leaves_a_room_hanging_is_told_so_at_its_end() -> None
             await harness.parties["counter"].get("a").call(Counter.hang)
 
     async with anyio.create_task_group() as tasks:
-        with pytest.raises(ClockStalledError, match=r"counter/a Counter\.hang has run for 0:00:00"):  # noqa: PT012 - the block is what fails
+        with pytest.raises(ClockStalledError, match=r"counter/a Counter\.hang has run for 0:00:00"):
             async with Harness(PARTIES, clock=FakeClock(stall_timeout=0.02)) as harness:
                 tasks.start_soon(call, harness)
                 await anyio.lowlevel.checkpoint()
@@ -550,7 +550,7 @@ async def test_a_plug_in_that_fails_at_the_end_fails_the_test_too() -> None:
 
 async def test_a_plug_in_that_fails_fails_the_test() -> None:
     harness = Harness(PARTIES, scheduler=BadScheduler())
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what fails
+    with pytest.raises(ZeroDivisionError):
         async with harness:
             client = await harness.connect(harness.parties["draft"].get("a"))
             await client.send("hi")

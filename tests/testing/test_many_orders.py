@@ -165,6 +165,14 @@ async def test_a_scenario_that_fails_itself_is_a_failure_of_its_seed() -> None:
         await many_orders(scenario, invariant, parties=PARTIES, seeds=[3])
 
 
+async def test_of_several_errors_at_once_each_is_shown() -> None:
+    async def scenario(_harness: Harness) -> None:
+        raise ExceptionGroup("several", [LookupError("one"), OSError("two")])
+
+    with pytest.raises(BrokenInvariantError, match="LookupError: one; OSError: two"):
+        await many_orders(scenario, scenario, parties=PARTIES, seeds=[3])
+
+
 async def test_the_report_counts_seeds_and_orders() -> None:
     async def scenario(harness: Harness) -> None:
         await harness.wake(harness.parties["diary"].get("a"))

@@ -106,7 +106,7 @@ class Caller(Generic[T]):
         try:
             with self.scope:
                 self._result = await fn(*args)
-        except Exception as error:  # noqa: BLE001 - the outcome
+        except Exception as error:
             self.error = error
         finally:
             self._ended.set()

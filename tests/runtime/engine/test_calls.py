@@ -244,7 +244,7 @@ async def test_a_nested_handler_that_cancels_itself_fails_that_call_only(backend
             except BaseException as error:
                 cancelled = error
                 raise
-        raise cancelled
+        raise cancelled  # pyright: ignore[reportGeneralTypeIssues]
 
     async def there(room: Room) -> None:
         with pytest.raises(EventCancelledError, match=r"box/a .*cancel was cancelled by its own code"):

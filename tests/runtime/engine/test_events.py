@@ -16,6 +16,8 @@ from partyroom import (
     OutsideEventError,
     Room,
     RoomContext,
+    RoomHandle,
+    Runtime,
     WrongRoomError,
 )
 from partyroom.testing import FaultyBackend
@@ -25,6 +27,10 @@ pytestmark = pytest.mark.anyio
 
 
 # --- one at a time -----------------------------------------------------------
+
+
+def is_waiting(runtime: Runtime, room: RoomHandle, count: int) -> bool:
+    return len(awake(runtime, room).mailbox) == count
 
 
 async def test_an_event_ends_before_the_next_begins(backend: FaultyBackend) -> None:
@@ -67,7 +73,7 @@ async def test_events_are_handled_in_the_order_of_their_arrival(backend: FaultyB
             for number in range(3):
                 await client.send(str(number))
                 Caller(group, room.call, Listener.say, number)
-                await until(lambda waiting=2 * number + 2: len(awake(runtime, room).mailbox) == waiting)
+                await until(partial(is_waiting, runtime, room, 2 * number + 2))
             gate.set()
     assert ["0", 0, "1", 1, "2", 2] == heard
 
@@ -83,7 +89,7 @@ async def test_calls_that_are_made_in_one_turn_of_the_loop_are_all_answered(back
         # As many as a busy room handles without a wait, and one more and one less: the last one is stored as well.
         for count in (63, 64, 65, 128):
             await room.call(put, "total", 0)
-            assert list(range(1, count + 1)) == sorted(await outcomes(*[partial(room.call, add, 1)] * count))
+            assert list(range(1, count + 1)) == sorted(await outcomes(*[partial(room.call, add, 1)] * count))  # pyright: ignore[reportArgumentType]
         assert {"total": 128} == await room.stored()
 
 
@@ -377,7 +383,7 @@ async def test_a_method_of_a_class_that_the_room_is_none_of_is_refused(backend: 
 async def test_arguments_and_results_pass_uncopied(backend: FaultyBackend) -> None:
     argument: list[int] = []
 
-    async def give_back(room: Room, *args: object, **kwargs: object) -> tuple[object, ...]:
+    async def give_back(room: Room, /, *args: object, **kwargs: object) -> tuple[object, ...]:
         return (*args, *kwargs.values())
 
     async with running({"box": Box}, backend) as runtime:
@@ -446,7 +452,7 @@ async def test_a_cancellation_out_of_a_handler_fails_that_event_only(backend: Fa
             except BaseException as error:
                 cancelled = error
                 raise
-        raise cancelled
+        raise cancelled  # pyright: ignore[reportGeneralTypeIssues]
 
     async with running({"box": Box}, backend) as runtime:
         room = runtime.parties["box"].get("a")

@@ -382,7 +382,7 @@ async def cancelled() -> None:
         except BaseException as error:
             raised = error
             raise
-    raise raised
+    raise raised  # pyright: ignore[reportGeneralTypeIssues]
 
 
 @both_kinds
