@@ -85,7 +85,8 @@ class Work:
 
     async def wait_idle(self) -> None:
         """Return when nothing is in flight; at once if nothing is."""
-        while self.count:
+        # A caller that was on its way in when the runtime ended gives its token back late: then it is less than none.
+        while self.count > 0:
             waiter: OneShot[None] = self._loop.one_shot()
             self._waiters.append(waiter)
             await waiter.wait()
