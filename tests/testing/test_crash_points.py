@@ -322,7 +322,6 @@ async def test_a_kept_alarm_is_shown_as_one_without_a_time() -> None:
             let_pass=timedelta(),
         )
     assert any("the alarm kept without a time" in failure for failure in raised.value.failures)
-    assert "    the alarm kept without a time" in caught.value.failures[-1]
 
 
 async def test_backends_of_ones_own_are_wrapped_too() -> None:
