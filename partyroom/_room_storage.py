@@ -355,7 +355,9 @@ class RoomStorage(Storage):
         unit = self._unit()
         row_name = self._name(name)
         existed = await self._find_alarm(unit, row_name) is not None
-        unit.layer().alarms[row_name] = None
+        ringing = unit.root.ringing
+        if existed or (ringing is not None and ringing.name == row_name):
+            unit.layer().alarms[row_name] = None
         return existed
 
     @override
