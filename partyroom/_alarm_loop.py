@@ -134,6 +134,8 @@ class AlarmLoop(AlarmScheduler):
                         await self._ring(wake, sleep)
         finally:
             self._asleep = self._parked = None
+            # What it knew is worth nothing to a run that begins later.
+            self._queue = AlarmQueue(self._queue.lookahead)
             self._lie_down()
 
     async def _ring(self, wake: Wake, sleep: CancelScope) -> None:

@@ -224,18 +224,41 @@ class Upcoming(NamedTuple):
 
 
 class AlarmScheduler(Protocol):
-    """What decides when rooms with due alarms are woken.
+    """What decides when rooms with due alarms are woken: one runtime's, and used from its event loop only.
 
     It is an index and no store: alarms live in the rooms' own commits, so whatever a scheduler forgets or gets wrong
-    can be read again with ``upcoming``. Waking a room too early or twice does no harm: the room looks for itself.
+    can be read again with ``upcoming``. Waking a room too early or twice rings nothing that is not due, for the room
+    looks for itself (G8, G9); it costs a wake.
+
+    A room's *next alarm* is the one that :meth:`changed` told last; of a room that it told nothing of, the first one that
+    ``upcoming`` gives. What a scheduler keeps:
+
+    *In time.* A room is woken when its next alarm is due by the wall clock: at that time or after, never before, also if
+    that clock was set in between, either way. What has passed is woken at once: what was overdue when ``run`` began, and
+    what is set for the past. A time may be as far away as a ``datetime`` can be.
+
+    *In order.* Of what is due, the earlier comes first. Rooms that are due at one instant come in any order, each once.
+
+    *As told last.* A moved alarm is woken at its new time only, a deleted one not at all. A change counts also before
+    ``run`` has begun, and during a read: it is newer than what that read gives, or what is stored.
+
+    *Once for each answer.* A room that was woken is not woken again before the next :meth:`changed` of it, which is its
+    answer: rings are not counted against the bound of its mailbox. A room that does not answer holds up no other; how
+    many may be waking at once may be bounded.
+
+    *On and on.* A read that raises is tried again later. ``run`` ends by being cancelled and in no other way, soon,
+    wherever it waits; from then on nobody is woken. It may be called again, and begins anew with what is stored.
+
+    ``partyroom.testing`` ships ``AlarmSchedulerContract``, which judges an implementation.
     """
 
     def changed(self, room: RoomKey, due: datetime | None, /) -> None:
-        """Hear that a room's next alarm is now ``due`` (UTC), or that it has none.
+        """Hear that a room's next alarm is now ``due`` (UTC), or that it has none, or none that could be rung.
 
-        Called after the commit that changed it, from the runtime's event loop, also before ``run`` has begun. Every
-        ``wake`` is answered by a call of this, when the ring is over or has failed: a time that has passed asks for
-        another wake at once. Must return at once and never raise.
+        Called after the commit that changed it, from the runtime's event loop, also before ``run`` has begun and after
+        it has ended. Every ``wake`` is answered by a call of this, when the ring is over or has failed, at the earliest
+        before ``wake`` has returned: a time that has passed asks for another wake at once, and a later time than is
+        stored means that the room cannot start now. Must return at once and never raise.
         """
         ...
 
@@ -247,8 +270,10 @@ class AlarmScheduler(Protocol):
     ) -> None:
         """Call ``wake(room)`` when a room's next alarm is due, until cancelled.
 
-        ``await upcoming(after, limit)`` reads the next stored alarms, in the order (due, room, name), beginning after
-        the given one; those of parties that the runtime does not have are left out. ``wake`` returns at once.
+        ``await upcoming(after, limit)`` reads the next stored alarms, at most ``limit``, in the order (due, room, name),
+        beginning after the given one; those of parties that the runtime does not have are left out. It raises what the
+        backend raises. ``wake`` is called in the thread of the event loop, and returns at once. An error that leaves
+        ``run`` ends the runtime.
         """
         ...
 

@@ -5,7 +5,8 @@ its time, :class:`FakeClient` a client with an inbox; :func:`every_crash` and
 :func:`many_orders` run a scenario through all that may go wrong with it.
 
 For authors of backends: :class:`BackendContract` judges a store, and
-:class:`FaultyBackend` and :class:`RecordingBackend` wrap one.
+:class:`FaultyBackend` and :class:`RecordingBackend` wrap one. For authors of
+schedulers: :class:`AlarmSchedulerContract`.
 
 Must never be imported by the library itself, nor load a test framework: what
 needs one is in a module of its own.
@@ -24,8 +25,10 @@ from partyroom.testing.log import LoggedEvent, RoomError
 from partyroom.testing.many_orders import OrdersReport, many_orders
 from partyroom.testing.options import HarnessOptions
 from partyroom.testing.recording import RecordingBackend
+from partyroom.testing.scheduler_contract import AlarmSchedulerContract
 
 __all__ = [
+    "AlarmSchedulerContract",
     "BackendContract",
     "BlockingClient",
     "BlockingHarness",

@@ -1,36 +1,34 @@
-"""What every case of the contract stands on: what an author gives, and how a case is run on each loop.
+"""What every case of a backend's contract stands on: what an author gives, and the store that a case gets.
 
-Owns :class:`Contract`, the base of all groups of cases, :func:`case`, which
-makes of an async case the method that pytest and unittest call, and the rooms
-and rows that cases of several groups use.
+Owns :class:`Contract`, the base of all groups of cases, and the rooms and rows
+that cases of several groups use.
 
-Promises that each case runs on a new, empty store, on each loop that is
-installed, and leaves nothing behind in the file system.
+Promises that each case runs on a new, empty store, and leaves nothing behind in
+the file system.
 
 Must never know a clause.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
-from functools import cache, partial
-from inspect import cleandoc
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, TypeVar
+from typing import Final
 
 import anyio
+from typing_extensions import override
 
+from partyroom.errors import BrokenContractError
 from partyroom.protocols import StorageBackend
+from partyroom.testing._contract_suite import Suite, case
 from partyroom.testing._contract_trial import Trial, judged
 from partyroom.types import AlarmRow, Limits, RoomKey
 
 __all__ = ["ODD_ROOMS", "ODD_TEXTS", "ROUNDS", "A", "B", "Contract", "alarm", "case", "rows"]
-
-C = TypeVar("C", bound="Contract")
 
 A: Final = RoomKey("party", "a")
 B: Final = RoomKey("party", "b")
@@ -85,27 +83,9 @@ ROUNDS: Final = 10
 """How often two things that run at the same time are tried, in so many ways of going on in turn."""
 
 
-def case(body: Callable[[C, Trial], Awaitable[None]]) -> Callable[[C], None]:
-    """Make of a case the method that runs it on each loop. Its docstring is the clause that it judges."""
-
-    def test(self: C) -> None:
-        self.judge(test.__name__, test.__doc__, partial(body, self))
-
-    # Not functools.wraps: pytest would look through it and take the trial for a fixture.
-    test.__name__ = body.__name__
-    test.__qualname__ = body.__qualname__
-    test.__module__ = body.__module__
-    test.__doc__ = body.__doc__
-    return test
-
-
-class Contract(ABC):
+class Contract(Suite):
     """What an author of a backend gives, and the way of running cases."""
 
-    loops: Sequence[str] = ("asyncio", "trio")
-    """The event loops to run on; one that is not installed is left out."""
-    patience: float = 30.0
-    """After how many seconds of real time a case that has not ended is taken for one that hangs."""
     longest_key: int = Limits().key_bytes
     """How many bytes of UTF-8 a key or an alarm's name may have. What is less than the default must be told to users."""
     longest_id: int = Limits().room_id_bytes
@@ -152,17 +132,15 @@ class Contract(ABC):
         self.folder.mkdir()
         return self.make_backend()
 
-    def judge(self, name: str, clause: str | None, case: Callable[[Trial], Awaitable[None]]) -> None:
-        """Run a case on each loop; raise what it found wrong."""
-        for loop in [loop for loop in self.loops if _is_installed(loop)]:
-            words = f"{cleandoc(clause or name)} ({name}, on {loop})"
-            # What a broken store keeps open on Windows cannot be removed there, and is no finding.
-            with TemporaryDirectory(prefix="partyroom-", ignore_cleanup_errors=True) as root:
-                self._root = Path(root)
-                self._numbers = count()
-                found = anyio.run(judged, self, words, case, backend=loop)
-            if found is not None:
-                raise found from found.__cause__
+    @override
+    def found_on(
+        self, loop: str, clause: str, case: Callable[[Trial], Awaitable[None]], /
+    ) -> BrokenContractError | None:
+        # What a broken store keeps open on Windows cannot be removed there, and is no finding.
+        with TemporaryDirectory(prefix="partyroom-", ignore_cleanup_errors=True) as root:
+            self._root = Path(root)
+            self._numbers = count()
+            return anyio.run(judged, self, clause, case, backend=loop)
 
     _root: Path
     _numbers: Iterator[int]
@@ -176,15 +154,3 @@ def alarm(room: RoomKey, name: str, due: int | None) -> AlarmRow:
 def rows(room: RoomKey, **due: int | None) -> dict[str, AlarmRow | None]:
     """Make alarms of a room by name, each with its due time and bytes of its own; without a due time it is parked."""
     return {name: alarm(room, name, when) for name, when in due.items()}
-
-
-@cache
-def _is_installed(loop: str) -> bool:
-    async def nothing() -> None:
-        return
-
-    try:
-        anyio.run(nothing, backend=loop)
-    except LookupError:
-        return False
-    return True

@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol, final
 
-from anyio import create_task_group, move_on_after  # noqa: TID251 - a store that hangs is judged in real time
+from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
 from partyroom.errors import BrokenContractError, CommitError
 from partyroom.protocols import StorageBackend
+from partyroom.testing._contract_suite import found_by, shown, shown_error
 from partyroom.types import AlarmRow, Commit, KeyRange, RoomKey
 
 __all__ = ["ALL", "EVERYTHING", "Hooks", "Trial", "checkpoints", "judged", "together"]
@@ -29,9 +30,6 @@ ALL: Final = 2**31 - 1
 
 EVERYTHING: Final = KeyRange()
 """All keys, or all ids."""
-
-SHOWN: Final = 1000
-"""How many characters of a value a message shows."""
 
 
 class Hooks(Protocol):
@@ -155,7 +153,7 @@ class Trial:
     def expect(self, when: str, expected: object, seen: object) -> None:
         """Compare; raise :class:`BrokenContractError` if they differ."""
         if expected != seen:
-            raise BrokenContractError(self.clause, when, _shown(expected), _shown(seen))
+            raise BrokenContractError(self.clause, when, shown(expected), shown(seen))
 
     async def expect_error(self, when: str, kind: type[Exception], call: Callable[[], Awaitable[object]]) -> None:
         """Expect that a call raises an error of this kind."""
@@ -164,8 +162,8 @@ class Trial:
         except kind:
             return
         except Exception as error:
-            raise BrokenContractError(self.clause, when, kind.__name__, _shown_error(error)) from error
-        raise BrokenContractError(self.clause, when, kind.__name__, f"no error, but {_shown(result)}")
+            raise BrokenContractError(self.clause, when, kind.__name__, shown_error(error)) from error
+        raise BrokenContractError(self.clause, when, kind.__name__, f"no error, but {shown(result)}")
 
 
 async def judged(hooks: Hooks, clause: str, case: Callable[[Trial], Awaitable[None]]) -> BrokenContractError | None:
@@ -176,26 +174,9 @@ async def judged(hooks: Hooks, clause: str, case: Callable[[Trial], Awaitable[No
         await trial.enter()
         await case(trial)
 
-    found = await _found(hooks.patience, clause, live)
-    closing = await _found(hooks.patience, clause, trial.leave)
+    found = await found_by(hooks.patience, clause, live)
+    closing = await found_by(hooks.patience, clause, trial.leave)
     return found or closing
-
-
-async def _found(patience: float, clause: str, step: Callable[[], Awaitable[None]]) -> BrokenContractError | None:
-    try:
-        with move_on_after(patience) as scope:
-            await step()
-    except BrokenContractError as error:
-        return error
-    except Exception as error:  # noqa: BLE001 - whatever it is, the store should not have raised it
-        found = BrokenContractError(clause, "running the case", "no error", _shown_error(error))
-        found.__cause__ = error
-        return found
-    if scope.cancelled_caught:
-        return BrokenContractError(
-            clause, "running the case", f"an end within {patience:g} s", "a call that does not return"
-        )
-    return None
 
 
 async def together(*calls: Callable[[], Awaitable[None]]) -> None:
@@ -224,13 +205,4 @@ async def checkpoints(number: int) -> None:
 
 def _the_store(entered: object) -> str:
     """Say whether what was entered is a store."""
-    return "the store" if isinstance(entered, StorageBackend) else _shown(entered)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
-
-
-def _shown_error(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return "the store" if isinstance(entered, StorageBackend) else shown(entered)

@@ -1,0 +1,214 @@
+"""The suite that judges schedulers: the shipped one passes it, anybody can run it, and it says what it finds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+from typing_extensions import override
+
+from partyroom._alarm_loop import AlarmLoop
+from partyroom._native import current_loop
+from partyroom._work import Work
+from partyroom.errors import BrokenContractError
+from partyroom.protocols import AlarmScheduler, Clock, Upcoming
+from partyroom.testing.scheduler_contract import AlarmSchedulerContract
+from partyroom.types import RoomKey
+
+ROOT = Path(__file__).parents[2]
+
+CASES = [name for name in dir(AlarmSchedulerContract) if name.startswith("test_")]
+
+
+def alarm_loop(clock: Clock, *, lookahead: int = 100) -> AlarmLoop:
+    return AlarmLoop(clock, Work(current_loop()), lookahead=lookahead, max_waking=100)
+
+
+class TestAlarmLoop(AlarmSchedulerContract):
+    @override
+    def make_scheduler(self, clock: Clock, /) -> AlarmScheduler:
+        return alarm_loop(clock)
+
+
+class TestAlarmLoopThatSeesNotFar(AlarmSchedulerContract):
+    @override
+    def make_scheduler(self, clock: Clock, /) -> AlarmScheduler:
+        return alarm_loop(clock, lookahead=3)
+
+
+class TestAlarmLoopOnTheSystemsClock(AlarmSchedulerContract):
+    on_real_time = True
+    tick = timedelta(milliseconds=20)
+
+    @override
+    def make_scheduler(self, clock: Clock, /) -> AlarmScheduler:
+        return alarm_loop(clock)
+
+
+def python(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_unittest_can_run_it() -> None:
+    python(
+        "import unittest\n"
+        "from partyroom.testing import AlarmSchedulerContract\n"
+        "from tests.testing.test_scheduler_contract import alarm_loop\n"
+        "class LoopTest(AlarmSchedulerContract, unittest.TestCase):\n"
+        "    def make_scheduler(self, clock): return alarm_loop(clock)\n"
+        "result = unittest.TestResult()\n"
+        "unittest.defaultTestLoader.loadTestsFromTestCase(LoopTest).run(result)\n"
+        f"assert (result.testsRun, result.wasSuccessful()) == ({len(CASES)}, True), result\n"
+    )
+
+
+def test_importing_it_imports_no_test_runner() -> None:
+    python(
+        "import sys; import partyroom.testing.scheduler_contract; "
+        "assert not {'pytest', 'unittest', 'hypothesis'} & {*sys.modules}, 'a test runner was imported'"
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_case_states_its_clause(case: str) -> None:
+    clause = getattr(AlarmSchedulerContract, case).__doc__
+    assert clause.endswith("."), clause
+    assert "\n" not in clause, clause
+
+
+class Early(AlarmScheduler):
+    """Wakes whatever it is told of."""
+
+    wake: Callable[[RoomKey], None] | None = None
+
+    @override
+    def changed(self, room: RoomKey, due: datetime | None, /) -> None:
+        if self.wake is not None and due is not None:
+            self.wake(room)
+
+    @override
+    async def run(
+        self,
+        wake: Callable[[RoomKey], None],
+        upcoming: Callable[[Upcoming | None, int], Awaitable[Sequence[Upcoming]]],
+        /,
+    ) -> None:
+        self.wake = wake
+        await anyio.sleep_forever()
+
+
+class Hasty(Early):
+    """Wakes at once, and only once."""
+
+    @override
+    def changed(self, room: RoomKey, due: datetime | None, /) -> None:
+        wake, self.wake = self.wake, None
+        if wake is not None:
+            wake(room)
+
+
+class Never(Early):
+    @override
+    def changed(self, room: RoomKey, due: datetime | None, /) -> None:
+        return
+
+
+class Broken(Early):
+    @override
+    def changed(self, room: RoomKey, due: datetime | None, /) -> None:
+        message = "no such room"
+        raise KeyError(message)
+
+
+class Late(Early):
+    """Wakes everybody every six seconds."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.rooms: set[RoomKey] = set()
+
+    @override
+    def changed(self, room: RoomKey, due: datetime | None, /) -> None:
+        if due is None:
+            self.rooms.discard(room)
+        else:
+            self.rooms.add(room)
+
+    @override
+    async def run(
+        self,
+        wake: Callable[[RoomKey], None],
+        upcoming: Callable[[Upcoming | None, int], Awaitable[Sequence[Upcoming]]],
+        /,
+    ) -> None:
+        while True:
+            await self.clock.sleep(timedelta(seconds=6))
+            for room in sorted(self.rooms):
+                wake(room)
+
+
+class Contract(AlarmSchedulerContract):
+    """The contract of whatever a test hands in."""
+
+    patience = 0.5
+
+    def __init__(self, make: Callable[[Clock], AlarmScheduler]) -> None:
+        self.make = make
+
+    @override
+    def make_scheduler(self, clock: Clock, /) -> AlarmScheduler:
+        return self.make(clock)
+
+
+CLAUSE = (
+    "A room is woken when its alarm is due by the wall clock: at that time or after, never before. (test_at_its_time, on"
+    " asyncio)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda _: Early(),
+            "  when:     an alarm set for 5: rooms woken\n  expected: ['party/a']\n  seen:     ['party/a', 'party/a'",
+        ),
+        (
+            lambda _: Hasty(),
+            "  when:     an alarm set for 5: the time of party/a\n  expected: its due time or after\n  seen:     0:00:05 early",
+        ),
+        (
+            lambda _: Never(),
+            "  when:     an alarm set for 5: rooms woken\n  expected: ['party/a']\n  seen:     []",
+        ),
+        (
+            Late,
+            "  when:     an alarm set for 5: the time of party/a\n  expected: at most 0:00:00 late\n  seen:     0:00:01 late",
+        ),
+        (
+            lambda _: Broken(),
+            "  when:     running the case\n  expected: no error\n  seen:     KeyError: 'no such room'",
+        ),
+    ],
+)
+def test_what_is_broken_is_told_in_words(make: Callable[[Clock], AlarmScheduler], words: str) -> None:
+    with pytest.raises(BrokenContractError) as caught:
+        Contract(make).test_at_its_time()
+    assert str(caught.value).startswith(CLAUSE + words)
+
+
+def test_one_that_says_how_late_it_is_may_be_so() -> None:
+    contract = Contract(Late)
+    contract.latest = timedelta(seconds=1)
+    contract.test_at_its_time()
+
+
+def test_a_generated_sequence_is_told_with_its_seed_and_its_steps() -> None:
+    with pytest.raises(BrokenContractError, match=r"seed 0, \d+ steps:\n") as caught:
+        Contract(lambda _: Never()).test_generated_sequences()
+    assert "set 000" in caught.value.when
