@@ -22,7 +22,7 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
-from partyroom._core.instants import alarm_time
+from partyroom._core.instants import alarm_time, to_micros
 from partyroom._native import Loop, OneShot
 from partyroom._timers import Timers
 from partyroom._work import Work
@@ -83,7 +83,7 @@ class CountedClock(RoomClock):
     @override
     async def sleep_until(self, when: datetime, /) -> None:
         now = self._parts.clock.now()
-        due = alarm_time(when, now)
+        due = alarm_time(when, to_micros(now))
         if when <= now:
             await checkpoint()
             return

@@ -23,7 +23,7 @@ from partyroom.errors import DecodeError, MissingExtraError
 from partyroom.recurrence import Recurrence
 from partyroom.types import RetryPolicy
 
-__all__ = ["AlarmRecord"]
+__all__ = ["AlarmRecord", "usual_record"]
 
 LINE_FEED: Final = b"\n"
 """What ends the header; JSON writes none of its own."""
@@ -69,8 +69,7 @@ class AlarmRecord(NamedTuple):
     def encode(self) -> bytes:
         """Give the bytes for a row."""
         usual = self[2:] == USUAL and self.id.isalnum()
-        header = b'{"id":"%b"}' % self.id.encode() if usual else self._header()
-        return header if self.payload is None else header + LINE_FEED + self.payload
+        return _joined(b'{"id":"%b"}' % self.id.encode() if usual else self._header(), self.payload)
 
     def _header(self) -> bytes:
         fields = dict(self.extra)
@@ -104,6 +103,15 @@ class AlarmRecord(NamedTuple):
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             message = f"no record of an alarm: {header[:200]!r}"
             raise DecodeError(message) from error
+
+
+def usual_record(number: int, payload: bytes | None) -> bytes:
+    """Give the bytes of the usual record at once: an id, by its 64 bits, and perhaps a payload."""
+    return _joined(b'{"id":"%016x"}' % number, payload)
+
+
+def _joined(header: bytes, payload: bytes | None) -> bytes:
+    return header if payload is None else header + LINE_FEED + payload
 
 
 USUAL: Final = AlarmRecord("")[2:]

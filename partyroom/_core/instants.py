@@ -45,8 +45,8 @@ HIGHEST: Final = to_micros(datetime.max.replace(tzinfo=UTC))
 """The last microsecond of year 9999."""
 
 
-def alarm_time(when: object, now: datetime) -> int:
-    """Give the instant that ``when`` means, in microseconds since 1970-01-01 UTC.
+def alarm_time(when: object, now: int) -> int:
+    """Give the instant that ``when`` means, in microseconds since 1970-01-01 UTC, as ``now`` is.
 
     ``when`` is an aware ``datetime`` in any zone, or a ``timedelta`` from ``now``. The past is as good as the future.
     Raises :class:`AlarmTimeError` for anything else: a naive ``datetime``, an instant that is in UTC outside years 1
@@ -55,7 +55,7 @@ def alarm_time(when: object, now: datetime) -> int:
     if isinstance(when, datetime):
         micros = _of_datetime(when)
     elif isinstance(when, timedelta):
-        micros = to_micros(now) + length_micros(when)
+        micros = now + length_micros(when)
     else:
         raise AlarmTimeError(_no_time(when))
     # What compares as neither inside nor outside (pandas' NaT is a ``datetime``) is refused here as well.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partyroom._core.alarm_record import AlarmRecord
+from partyroom._core.alarm_record import AlarmRecord, usual_record
 from partyroom._core.instants import HIGHEST, LOWEST
 from partyroom.errors import DecodeError, MissingExtraError
 from partyroom.recurrence import Cron, Every, Missed
@@ -69,6 +69,7 @@ def test_the_usual_record_is_its_id_and_its_payload(payload: bytes | None) -> No
     record = AlarmRecord(ID, payload)
     assert b'{"id":"00ff00ff00ff00ff"}' + (b"" if payload is None else b"\n" + payload) == record.encode()
     assert record == AlarmRecord.decode(record.encode())
+    assert record.encode() == usual_record(0x00FF00FF00FF00FF, payload)
 
 
 def test_the_header_is_readable_json_without_what_is_as_usual() -> None:
