@@ -7,12 +7,13 @@ mounts (:mod:`partyroom.asgi`, :mod:`partyroom.blocking`) and the testing kit
 
 The map of the house, from the ground up; an import only ever points down:
 
-- ``errors``, ``types``, ``recurrence``: the words. ``protocols``: the contracts, to be read from top to bottom.
+- ``errors``, ``types``, ``recurrence``: the words. ``protocols``: the contracts, to be read from top to bottom;
+  ``observer``: what looks on.
 - ``_core``: decisions without input and output: keys, layers of writes, the read cache, the mailbox, the output gate,
   the order of alarms, retries, recurrences.
 - ``_native``, ``_work``, ``_timers``, ``_workers``, ``_committer``, ``_room_clock``, ``_room_state``, ``_room_storage``,
   ``_alarm_loop``, ``connections``, ``clock``, ``codec``, ``backends``: effects, one each.
-- ``_services``, ``_calls``, ``_ringing``, ``_room_context``, ``_room_runner``: one awake room, one event at a time.
+- ``_services``, ``_watching``, ``_calls``, ``_ringing``, ``_room_context``, ``_room_runner``: one awake room, one event at a time.
 - ``_engine``, ``runtime``: who is awake, and the handles that reach them.
 
 A message: ``runtime`` handle -> ``_room_runner`` event -> the author's Room -> ``_room_storage`` put -> ``_core.units``
@@ -69,6 +70,7 @@ from partyroom.errors import (
     UnknownPartyError,
     WrongRoomError,
 )
+from partyroom.observer import AlarmOutcome, CommitInfo, EventInfo, Observer
 from partyroom.protocols import (
     AlarmScheduler,
     Client,
@@ -107,6 +109,7 @@ __all__ = [
     "Alarm",
     "AlarmCursor",
     "AlarmInfo",
+    "AlarmOutcome",
     "AlarmRow",
     "AlarmScheduler",
     "AlarmTimeError",
@@ -125,6 +128,7 @@ __all__ = [
     "Codec",
     "Commit",
     "CommitError",
+    "CommitInfo",
     "ConnectRejectedError",
     "Connection",
     "ConnectionClosedError",
@@ -133,6 +137,7 @@ __all__ = [
     "DecodeError",
     "EndlessTimersError",
     "EventCancelledError",
+    "EventInfo",
     "EventTimeoutError",
     "Every",
     "ExpectationError",
@@ -147,6 +152,7 @@ __all__ = [
     "MissingExtraError",
     "NoHandlerError",
     "NotStorableError",
+    "Observer",
     "OutsideEventError",
     "Party",
     "PartyroomError",

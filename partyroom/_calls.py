@@ -62,6 +62,8 @@ async def deliver(services: Services, key: RoomKey, run: Run, subject: object) -
     room = services.keeper.room(key)
     event = Event(room, "message", "on_message", run)
     event.subject = subject
+    if services.probe is not None:
+        services.probe.event_asked(event)
     if not room.post(event):
         await _wait_outside(room, event, unit)
 
@@ -82,6 +84,8 @@ async def _arrive(services: Services) -> None:
 
 async def _ask(room: AwakeRoom, event: Event) -> Any:  # noqa: ANN401 - the handler's own result
     """Let an event wait in the mailbox, and wait for its reply."""
+    if room.services.probe is not None:
+        room.services.probe.event_asked(event)
     reply: OneShot[Any] = room.services.loop.one_shot()
     event.reply = reply
     room.post(event)
@@ -173,15 +177,32 @@ def _way_back(services: Services, unit: Unit, key: RoomKey) -> Unit | None:
 async def _nest(services: Services, event: Event, unit: Unit, back: Unit) -> Any:  # noqa: ANN401 - the handler's own result
     """Run a call that came back along its own chain, in the event that waits for it."""
     host = back.event
+    if services.probe is not None:
+        services.probe.event_asked(event)
     _link(unit, event)
     try:
         await _take_turn(services, host, event, unit)
         try:
-            return await _run_nested(event, back)
+            return await _run_watched(services, event, back)
         finally:
             _pass_turn(host)
     finally:
         _unlink(unit, event)
+
+
+async def _run_watched(services: Services, event: Event, back: Unit) -> Any:  # noqa: ANN401 - the handler's own result
+    """Run a nested handler before the eyes of whoever looks on."""
+    probe = services.probe
+    if probe is None:
+        return await _run_nested(event, back)
+    probe.event_began(event)
+    try:
+        return await _run_nested(event, back)
+    except BaseException as error:
+        event.error = error
+        raise
+    finally:
+        probe.event_ended(event)
 
 
 async def _run_nested(event: Event, back: Unit) -> Any:  # noqa: ANN401 - the handler's own result

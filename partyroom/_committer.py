@@ -13,12 +13,12 @@ Must never drop a commit that was handed in, unless its room says that it broke.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import Any, Protocol, final
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from typing import Any, Protocol, TypeAlias, final
 
 from anyio import get_cancelled_exc_class
 
-from partyroom._core.units import Writes
+from partyroom._core.units import Event, Writes
 from partyroom._native import Loop, OneShot
 from partyroom._workers import Job, Worker
 from partyroom.errors import BackendError, CommitError
@@ -26,6 +26,12 @@ from partyroom.protocols import StorageBackend
 from partyroom.types import Commit, RoomKey
 
 __all__ = ["Committer", "CommittingRoom"]
+
+Watch: TypeAlias = Callable[
+    [Awaitable[Sequence[CommitError | None]], Sequence[RoomKey], Sequence[Event]],
+    Awaitable[Sequence[CommitError | None]],
+]
+"""Sees what the backend is asked for, of which rooms and events, and gives its answers."""
 
 
 class CommittingRoom(Protocol):
@@ -47,45 +53,53 @@ class CommittingRoom(Protocol):
 class _Batch:
     """What waits of one room: the writes of one event, or of several in a row."""
 
-    __slots__ = ("_is_answered", "_release", "number", "parts", "room", "writes")
+    __slots__ = ("_is_answered", "event", "number", "parts", "room", "writes")
 
-    def __init__(self, room: CommittingRoom, writes: Writes, number: int, *, release: bool = False) -> None:
+    def __init__(self, room: CommittingRoom, event: Event | None) -> None:
         self.room = room
-        self.writes = writes
-        self.number = number
-        self.parts: list[tuple[Writes, int]] | None = None
-        """The writes of each event, if they are of several."""
-        self._release = release
+        self.event = event
+        """Whose writes they are, of the first if they are of several; ``None`` if a claim is to be ended."""
+        self.writes = Writes() if event is None else event.layer()
+        self.number = 0 if event is None else event.sealed_as
+        self.parts: list[Event] | None = None
+        """All events, if there are several."""
         self._is_answered = False
 
-    def add(self, writes: Writes, number: int) -> None:
+    def add(self, event: Event) -> None:
         """Lay a later event's writes over these."""
         if self.parts is None:
-            self.parts = [(self.writes, self.number)]
+            assert self.event is not None
+            self.parts = [self.event]
             first, self.writes = self.writes, Writes()
             self.writes.absorb(first)
-        self.parts.append((writes, number))
-        self.writes.absorb(writes)
-        self.number = number
+        self.parts.append(event)
+        self.writes.absorb(event.layer())
+        self.number = event.sealed_as
 
     def commit(self) -> Commit:
         room, writes = self.room, self.writes
-        return Commit(room.key, room.fence, writes.values, writes.alarms, writes.clear, self._release)
+        return Commit(room.key, room.fence, writes.values, writes.alarms, writes.clear, self.event is None)
 
     def split(self) -> list[_Batch]:
         """Give the same writes event by event."""
-        return [_Batch(self.room, writes, number) for writes, number in self.parts or ()] or [self]
+        return [_Batch(self.room, event) for event in self.parts or ()] or [self]
+
+    def events(self) -> Iterable[Event]:
+        """Give the events that are stored by it, in order."""
+        if self.parts is not None:
+            return self.parts
+        return () if self.event is None else (self.event,)
 
     def confirm(self) -> None:
         """Hear that it is durable."""
         self._is_answered = True
         # Who slept in between does not care: either way the old claim has ended.
-        if not self._release:
+        if self.event is not None:
             self.room.stored(self.number)
 
     def refuse(self, error: BaseException) -> None:
         """Hear that it is not, or that nobody knows; harmless once it is answered."""
-        if not self._is_answered and not self._release:
+        if not self._is_answered and self.event is not None:
             self.room.refused(error)
         self._is_answered = True
 
@@ -128,12 +142,14 @@ class Committer:
         loop: Loop,
         submit: Callable[[Job], None],
         fail: Callable[[BaseException], None],
+        watch: Watch | None = None,
     ) -> None:
         self._backend = backend
         self._loop = loop
         self._submit = submit
         self._fail = fail
         """Is told of what is no failure of a commit: an interrupt that came while one was made."""
+        self._watch = watch
         self._waiting: dict[CommittingRoom, _Batch] = {}
         self._is_busy = False
         self._is_asked = False
@@ -146,18 +162,18 @@ class Committer:
 
     # --- what rooms hand in --------------------------------------------------
 
-    def add(self, room: CommittingRoom, writes: Writes, number: int) -> None:
+    def add(self, room: CommittingRoom, event: Event) -> None:
         """Have an event's writes committed, behind those of the same room that wait already. Somebody has to ``begin``."""
         batch = self._waiting.get(room)
         if batch is not None:
-            batch.add(writes, number)
+            batch.add(event)
         elif not self._is_abandoned:
-            self._waiting[room] = _Batch(room, writes, number)
+            self._waiting[room] = _Batch(room, event)
 
     def add_release(self, room: CommittingRoom) -> None:
         """Have a room's claim ended, when it has gone to sleep and has nothing else waiting."""
         if not self._is_abandoned:
-            self._waiting[room] = _Batch(room, Writes(), 0, release=True)
+            self._waiting[room] = _Batch(room, None)
             self.call_worker()
 
     def drop(self, room: CommittingRoom) -> None:
@@ -201,10 +217,18 @@ class Committer:
         self._end_turn()
         return None
 
+    def _ask(self, group: list[_Batch]) -> Awaitable[Sequence[CommitError | None]]:
+        """Give the backend's answer, to be awaited."""
+        asked = self._backend.commit([batch.commit() for batch in group])
+        if self._watch is None:
+            return asked
+        events = [event for batch in group for event in batch.events()]
+        return self._watch(asked, [batch.room.key for batch in group], events)
+
     def _step(self, group: list[_Batch]) -> Awaitable[None] | None:
         """Ask the backend for a group; give what is left to be awaited, if it did not answer at once."""
         try:
-            iterator = self._backend.commit([batch.commit() for batch in group]).__await__()
+            iterator = self._ask(group).__await__()
             first = next(iterator)
         except StopIteration as done:
             again = self._answer(group, done.value)
@@ -259,7 +283,7 @@ class Committer:
     async def _hear(self, group: list[_Batch], step: _Step | None = None) -> None:
         """Have a group committed, or go on with that, and tell the rooms."""
         try:
-            given = await (step or self._backend.commit([batch.commit() for batch in group]))
+            given = await (step or self._ask(group))
         except Exception:  # noqa: BLE001 - nothing is known of any of them: each is asked for again, apart
             again = group
         else:
@@ -293,7 +317,7 @@ class Committer:
 
     async def _ask_one(self, batch: _Batch) -> Exception | None:
         try:
-            answers = await self._backend.commit([batch.commit()])
+            answers = await self._ask([batch])
         except Exception as raised:  # noqa: BLE001 - told to the room
             return raised
         if not _are_answers(answers, 1):

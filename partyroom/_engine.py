@@ -105,7 +105,8 @@ class Engine(Keeper):
         """Hears of every alarm that was stored, moved or deleted; for tests."""
         self.work = Work(loop)
         self.workers = Workers(loop, self.work, self._start)
-        self._committer = Committer(settings.backend, loop, self.workers.submit, self.fail)
+        watch = None if settings.probe is None else settings.probe.around_commit
+        self._committer = Committer(settings.backend, loop, self.workers.submit, self.fail, watch)
         clock = settings.clock
         self._monotonic = Timers(loop, self.work, self._ticks, self._sleep)
         self._wall = Timers(loop, self.work, lambda: to_micros(clock.now()), self._sleep_until)

@@ -130,6 +130,8 @@ class RoomRunner:
         """Let the news that a connection has ended wait, behind its messages."""
         event = Event(self, "close", "on_close", partial(run_on_close, connection, code, reason, was_clean))
         event.subject = connection
+        if self.services.probe is not None:
+            self.services.probe.event_asked(event)
         self.post_own(event)
 
     def ring(self, row: AlarmRow | None = None, *, reply: Any = None) -> None:  # noqa: ANN401 - a one-shot
@@ -274,7 +276,7 @@ class RoomRunner:
         if event.kind == "steer":
             await self._claim()
         elif not self._is_started:
-            await self._start(event)
+            await self._wake(event)
         return True
 
     def _begin(self, event: Event) -> None:
@@ -365,8 +367,24 @@ class RoomRunner:
         if not self.fence:
             self.fence = await self.services.backend.claim(self.key)
 
+    async def _wake(self, event: Event) -> None:
+        """Start the room for ``event``, before the eyes of whoever looks on."""
+        probe = self.services.probe
+        if probe is None:
+            await self._start(event)
+            return
+        failure: BaseException | None = None
+        probe.wake_began(event)
+        try:
+            await self._start(event)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            probe.wake_ended(event, failure)
+
     async def _start(self, event: Event) -> None:
-        """Wake the room for ``event``: constructor, then ``on_start`` to its end, as an event of its own (G2)."""
+        """Start the room: constructor, then ``on_start`` to its end, as an event of its own (G2)."""
         await self._claim()
         try:
             self.instance = self._factory(self.context)
@@ -404,6 +422,8 @@ class RoomRunner:
 
     def discard(self) -> None:
         """Throw the instance away: the next event starts a fresh one. Clients stay connected (G3)."""
+        if self._is_started and self.services.probe is not None:
+            self.services.probe.room_slept(self.key)
         self.instance = None
         self._is_started = False
         if self._background:
@@ -456,7 +476,7 @@ class RoomRunner:
             if services.probe is not None:
                 services.probe.event_sealed(event)
             self.state.apply(self._sealed, event.writes)
-            services.committer.add(self, event.writes, self._sealed)
+            services.committer.add(self, event)
         elif self.gate.is_open:
             self._let_out(event)
             return
@@ -532,6 +552,7 @@ class RoomRunner:
             return
         heard = Event(self, "error", "on_error", partial(run_on_error, event.subject, error))
         heard.subject = event.subject
+        heard.follows = event
         self.mailbox.push_first(heard)
         if self.services.probe is not None:
             self.services.probe.event_failed(event, error, heard=True)
@@ -548,7 +569,7 @@ class RoomRunner:
             if row is None:
                 return False
             if not self._is_started:
-                await self._start(event)
+                await self._wake(event)
                 row = await find_due(self, row)
         except BaseException:
             # Not the alarm's fault, so no retry of it is used up: it is stored as it was.
@@ -571,9 +592,9 @@ class RoomRunner:
             and isinstance(alarm, Alarm)
             and callback(self.instance, "on_alarm_failed") is not None
         ):
-            self.mailbox.push_first(
-                Event(self, "alarm_failed", "on_alarm_failed", partial(run_on_alarm_failed, alarm, error))
-            )
+            failed = Event(self, "alarm_failed", "on_alarm_failed", partial(run_on_alarm_failed, alarm, error))
+            failed.follows = event
+            self.mailbox.push_first(failed)
 
     # --- what a room asks for ------------------------------------------------
 
@@ -583,6 +604,7 @@ class RoomRunner:
             message = f"{self.key}: sync() inside a transaction or a nested event"
             raise RuntimeError(message)
         part = Event(self, "sync", "sync")
+        part.follows = unit.event
         part.writes, unit.writes = unit.writes, None
         part.outputs, unit.outputs = unit.outputs, None
         part.open = False

@@ -10,7 +10,7 @@ Must never hold the state of one room.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from logging import Logger
 from random import Random  # noqa: TID251 - the type of what is given
@@ -28,6 +28,7 @@ from partyroom._room_state import RoomState
 from partyroom._work import Work
 from partyroom._workers import Workers
 from partyroom.connections import Connections
+from partyroom.errors import CommitError
 from partyroom.protocols import Codec, Party, Room, RoomContext, StorageBackend
 from partyroom.types import Limits, RoomKey
 
@@ -130,7 +131,7 @@ class Keeper(Protocol):
 
 
 class Probe(Protocol):
-    """What sees all that happens in a runtime, and decides what is free to be decided; for the testing kit."""
+    """What sees all that happens in a runtime, for an observer or the testing kit, and decides what is free to be decided."""
 
     @property
     def sleeps_at_once(self) -> bool:
@@ -142,7 +143,7 @@ class Probe(Protocol):
         ...
 
     def event_began(self, event: Event, /) -> None:
-        """Hear that a handler is about to run."""
+        """Hear that a handler is about to run, of an event or of one that is nested in it (``event.parent``)."""
         ...
 
     def event_ended(self, event: Event, /) -> None:
@@ -156,6 +157,32 @@ class Probe(Protocol):
     def event_failed(self, event: Event, error: BaseException, /, *, heard: bool) -> None:
         """Hear of an error in a room's code, and whether the room or a caller is told of it."""
         ...
+
+    def event_asked(self, event: Event, /) -> None:
+        """Hear that an event is asked for, in the context of whoever asks."""
+        return
+
+    def wake_began(self, event: Event, /) -> None:
+        """Hear that a room is to be started for an event."""
+        return
+
+    def wake_ended(self, event: Event, error: BaseException | None, /) -> None:
+        """Hear that it is, or that it failed."""
+        return
+
+    def room_slept(self, room: RoomKey, /) -> None:
+        """Hear that a started instance is thrown away."""
+        return
+
+    def around_commit(
+        self,
+        asked: Awaitable[Sequence[CommitError | None]],
+        rooms: Sequence[RoomKey],
+        events: Sequence[Event],
+        /,
+    ) -> Awaitable[Sequence[CommitError | None]]:
+        """See what the backend is asked to commit, before and after; give its answers."""
+        return asked
 
 
 @attrs.frozen(eq=False)

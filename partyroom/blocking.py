@@ -32,6 +32,7 @@ from typing_extensions import override
 
 from partyroom._services import RoomFactory
 from partyroom.errors import ConnectionClosedError, RuntimeClosedError, RuntimeStateError
+from partyroom.observer import Observer
 from partyroom.protocols import AlarmScheduler, Client, Clock, Codec, Party, RoomHandle, StorageBackend
 from partyroom.runtime import Runtime
 from partyroom.types import AlarmInfo, Limits, RingReport, Statistics
@@ -72,6 +73,7 @@ class BlockingRuntime:
         idle_timeout: timedelta = timedelta(seconds=10),
         max_awake: int | None = None,
         close_timeout: timedelta = timedelta(seconds=10),
+        observer: Observer | None = None,
     ) -> None:
         self._runtime = Runtime(
             parties,
@@ -84,6 +86,7 @@ class BlockingRuntime:
             idle_timeout=idle_timeout,
             max_awake=max_awake,
             close_timeout=close_timeout,
+            observer=observer,
         )
         self._loop = loop
         self._lock = Lock()

@@ -35,6 +35,7 @@ from partyroom._handlers import run_method, run_on_connect, run_on_message, run_
 from partyroom._native import current_loop
 from partyroom._room_storage import RoomStorage
 from partyroom._services import Probe, RoomFactory, Services
+from partyroom._watching import Watch
 from partyroom.clock import SystemClock
 from partyroom.codec import JsonCodec
 from partyroom.connections import Inbox, RoomClient, RoomConnection
@@ -45,6 +46,7 @@ from partyroom.errors import (
     RuntimeStateError,
     UnknownPartyError,
 )
+from partyroom.observer import Observer
 from partyroom.protocols import AlarmScheduler, Client, Clock, Codec, Party, RoomHandle, StorageBackend
 from partyroom.types import AlarmCursor, AlarmInfo, KeyRange, Limits, RingReport, RoomKey, Statistics, Timer
 
@@ -73,7 +75,7 @@ class Runtime:
     gives a room. ``backend`` says how durable the rooms are. With ``alarms="manual"`` nothing rings but by
     :meth:`ring_due`. An idle room sleeps after ``idle_timeout``, or earlier when more than ``max_awake`` are awake.
     ``close_timeout`` is how long leaving waits for events to end before it ends them. ``random`` is where jitter and
-    ids come from.
+    ids come from. ``observer`` hears of all events, wakes, alarms and commits (:class:`~partyroom.observer.Observer`).
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Runtime:
         max_awake: int | None = None,
         close_timeout: timedelta = timedelta(seconds=10),
         random: Random | None = None,
+        observer: Observer | None = None,
     ) -> None:
         _check_alarms(alarms)
         if max_awake is not None and max_awake < 1:
@@ -113,6 +116,7 @@ class Runtime:
             random=random or Random(),  # noqa: S311 - jitter and ids, no secrets
             log=logging.getLogger("partyroom"),
         )
+        self._observer = observer
         self._parties = MappingProxyType(
             _Parties({name: _Party(self, check_name(name, 1024, "runtime", "party name")) for name in parties})
         )
@@ -145,11 +149,14 @@ class Runtime:
         return self
 
     async def _start(self) -> None:
-        probe = self._settings.probe
+        settings, probe = self._settings, self._settings.probe
+        if self._observer is not None:
+            probe = Watch(self._observer, probe, settings.log)
+            settings = attrs.evolve(settings, probe=probe)
         loop = current_loop() if probe is None else probe.loop()
         tasks = await create_task_group().__aenter__()
         self._tasks = tasks
-        self._engine = Engine(self._settings, self._parties, loop, tasks)
+        self._engine = Engine(settings, self._parties, loop, tasks)
         self._engine.start()
 
     async def __aexit__(

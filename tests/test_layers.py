@@ -19,7 +19,7 @@ ROWS = (
     ("recurrence",),
     ("types",),
     # contracts, and the loop's own wake-up
-    ("protocols", "_native"),
+    ("observer", "protocols", "_native"),
     # decisions, sans-I/O
     ("_core",),
     # what counts the work in flight, and the timers and threads that are counted
@@ -32,7 +32,7 @@ ROWS = (
     ),
     # what every room is given
     ("_services",),
-    ("_background", "_handlers", "_ringing", "_room_listing"),
+    ("_background", "_handlers", "_ringing", "_room_listing", "_watching"),
     ("_calls", "_room_storage"),
     ("_room_context",),
     # one awake room, one event at a time

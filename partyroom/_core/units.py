@@ -171,6 +171,10 @@ class Event(Unit):
 
     subject: Any = None
     """What the event is about: its connection or its alarm."""
+    follows: Event | None = None
+    """The event that this one comes from without being called by it: the one that failed, or that ``sync`` is a part of."""
+    seen: Any = None
+    """What an observer knows it by, if there is one."""
     caller: Unit | None = None
     """The unit of another event that waits for this one, or ``None``."""
     depth: int = 0

@@ -67,6 +67,9 @@ class HarnessProbe(Probe):
 
     @override
     def event_began(self, event: Event, /) -> None:
+        if event.parent is not None:
+            # It is part of the event that it is nested in, which stands in the log.
+            return
         self._begun[event] = (self._clock.now(), self._clock.monotonic())
 
     @override

@@ -92,6 +92,7 @@ class Harness:
             max_awake=options.get("max_awake"),
             close_timeout=options.get("close_timeout", timedelta(seconds=10)),
             random=SteadyRandom(self.seed),
+            observer=options.get("observer"),
         )
         """The runtime under test; the same one over restarts."""
         self.runtime.instrument(self._probe)

@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 
 from typing_extensions import TypedDict
 
+from partyroom.observer import Observer
 from partyroom.protocols import AlarmScheduler, Codec, StorageBackend
 from partyroom.testing.fake_clock import FakeClock
 from partyroom.types import Limits
@@ -37,6 +38,8 @@ class RuntimeOptions(TypedDict, total=False):
     """How long an idle room stays in memory; 10 virtual seconds by default."""
     max_awake: int | None
     close_timeout: timedelta
+    observer: Observer | None
+    """Hears of all events, wakes, alarms and commits, as for a runtime; none by default."""
     strict_hibernation: bool
     """Put every room to sleep whenever it may, and give it a fresh instance for each event. ``False`` by default."""
     fail_on_errors: bool
