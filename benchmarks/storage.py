@@ -242,8 +242,8 @@ class Load:
     aim=0.85,
 )
 def _many_rooms(loop: str, quick: bool) -> Sample:
-    count = 2_000 if quick else 50_000
-    return Load(1000, 1000, count, count, "in groups").compare(loop, quick=quick)
+    count, rooms = (400, 100) if quick else (50_000, 1000)
+    return Load(rooms, rooms, count, count, "in groups").compare(loop, quick=quick)
 
 
 @question(

@@ -10,6 +10,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.sizes import THOROUGH
+
 
 def _new_loop(task_factory: Any) -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
@@ -39,6 +41,28 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 
 # A slow machine is no failure. On CI the examples are the same in every run, so that red means changed code.
-hypothesis.settings.register_profile("here", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+hypothesis.settings.register_profile("here", deadline=None, max_examples=30)
+hypothesis.settings.register_profile(
+    "ci", hypothesis.settings.get_profile("here"), derandomize=True, database=None, print_blob=True
+)
+hypothesis.settings.register_profile(THOROUGH, deadline=None, max_examples=1000, database=None, print_blob=True)
+
+
+def is_thorough(config: pytest.Config) -> bool:
+    return bool("slow" == config.getoption("-m"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say how much hypothesis explores, before any test is imported that says how much of that it wants."""
+    profile = "ci" if os.environ.get("CI") else "here"
+    hypothesis.settings.load_profile(THOROUGH if is_thorough(config) else profile)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give what takes minutes that time; and count what explores examples among it, where more of them are asked for."""
+    for item in items:
+        if is_thorough(config) and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1800))

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 PACKAGE = Path(__file__).parents[1] / "partyroom"
 
@@ -90,6 +89,7 @@ def house(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -117,47 +117,51 @@ def inner_nodes(path: Path) -> Iterator[ast.AST]:
             yield from (inner for inner in ast.walk(node) if inner is not node)
 
 
-every_module = pytest.mark.parametrize("module", MODULES)
-core_module = pytest.mark.parametrize("module", [module for module in MODULES if house(module) == "_core"])
+CORE = [module for module in MODULES if house(module) == "_core"]
 
 
-@every_module
-def test_every_file_has_a_place_in_the_house(module: str) -> None:
-    assert house(module) in RANK, f"{module}: give it a row in ROWS"
+def test_every_file_has_a_place_in_the_house() -> None:
+    without = {module for module in MODULES if house(module) not in RANK}
+    assert set() == without, "give them a row in ROWS"
 
 
-@every_module
-def test_imports_point_to_rows_above(module: str) -> None:
-    here = house(module)
+def test_imports_point_to_rows_above() -> None:
     wrong = {
-        name
+        (module, name)
+        for module in MODULES
         for name in own_imports(module)
-        if RANK[house(name)] >= RANK[here] and (house(name) != here or here in LONERS)
+        if RANK[house(name)] >= RANK[house(module)] and (house(name) != house(module) or house(module) in LONERS)
     }
     assert set() == wrong
 
 
-@every_module
-def test_a_house_that_is_kept_apart_sees_only_what_it_may(module: str) -> None:
-    here = house(module)
-    allowed = ONLY.get(here, set(RANK)) | {here}
-    assert set() == {name for name in own_imports(module) if house(name) not in allowed}
+def test_a_house_that_is_kept_apart_sees_only_what_it_may() -> None:
+    wrong = {
+        (module, name)
+        for module in MODULES
+        if house(module) in ONLY
+        for name in own_imports(module)
+        if house(name) not in ONLY[house(module)] | {house(module)}
+    }
+    assert set() == wrong
 
 
-@every_module
-def test_imports_name_modules_that_exist(module: str) -> None:
-    assert set() == own_imports(module) - set(MODULES)
+def test_imports_name_modules_that_exist() -> None:
+    assert set() == {name for module in MODULES for name in own_imports(module)} - set(MODULES)
 
 
-@every_module
-def test_no_import_stands_inside_a_function(module: str) -> None:
-    lines = [node.lineno for node in inner_nodes(MODULES[module]) if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert [] == lines
+def test_no_import_stands_inside_a_function() -> None:
+    wrong = {
+        f"{path}:{node.lineno}"
+        for path in MODULES.values()
+        for node in inner_nodes(path)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert set() == wrong
 
 
-@every_module
-def test_no_import_is_for_type_checkers_only(module: str) -> None:
-    assert "TYPE_CHECKING" not in MODULES[module].read_text(encoding="utf-8")
+def test_no_import_is_for_type_checkers_only() -> None:
+    assert [] == [path for path in MODULES.values() if "TYPE_CHECKING" in path.read_text(encoding="utf-8")]
 
 
 def test_modules_are_imported_by_name_only_for_a_reason() -> None:
@@ -174,12 +178,12 @@ def test_there_is_no_circle() -> None:
     assert {} == waiting
 
 
-@core_module
-def test_the_core_imports_nothing_that_has_effects(module: str) -> None:
-    assert set() == {name.split(".")[0] for name in imports(MODULES[module])} & EFFECTS
+def test_the_core_imports_nothing_that_has_effects() -> None:
+    found = {(module, name.split(".")[0]) for module in CORE for name in imports(MODULES[module])}
+    assert set() == {(module, name) for module, name in found if name in EFFECTS}
 
 
-@core_module
-def test_the_core_never_waits(module: str) -> None:
+def test_the_core_never_waits() -> None:
     waits = ast.AsyncFunctionDef | ast.AsyncFor | ast.AsyncWith | ast.Await
-    assert [] == [node for node in ast.walk(tree(MODULES[module])) if isinstance(node, waits)]
+    found = {(module, node) for module in CORE for node in ast.walk(tree(MODULES[module]))}
+    assert set() == {module for module, node in found if isinstance(node, waits)}

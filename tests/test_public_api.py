@@ -8,8 +8,6 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-import pytest
-
 from tests.test_layers import MODULES, house
 
 # Examples are programs, and no part of the face.
@@ -50,43 +48,43 @@ def members(cls: type) -> dict[str, Any]:
 NAMES = dict(sorted((item for module in EXPORTING for item in exports(module)), key=lambda item: item[0]))
 CLASSES = {name: value for name, value in NAMES.items() if inspect.isclass(value)}
 
-every_name = pytest.mark.parametrize("value", NAMES.values(), ids=NAMES)
-every_class = pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
+
+def test_a_public_module_says_what_it_exports() -> None:
+    assert [] == [each for each in PUBLIC if defines_something(each) and not hasattr(each, "__all__")]
 
 
-@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
-def test_a_public_module_says_what_it_exports(module: ModuleType) -> None:
-    assert hasattr(module, "__all__") or not defines_something(module)
+def test_what_is_exported_exists_and_stands_once() -> None:
+    for module in EXPORTING:
+        assert set() == {name for name in module.__all__ if not hasattr(module, name)}, module
+        assert len(set(module.__all__)) == len(module.__all__), module
 
 
-@pytest.mark.parametrize("module", EXPORTING, ids=lambda module: module.__name__)
-def test_what_is_exported_exists_and_stands_in_order(module: ModuleType) -> None:
-    assert set() == {name for name in module.__all__ if not hasattr(module, name)}
-    assert len(set(module.__all__)) == len(module.__all__)
+def test_a_public_name_says_what_it_does() -> None:
+    assert [] == [name for name, value in NAMES.items() if not inspect.getdoc(value)]
 
 
-@every_name
-def test_a_public_name_says_what_it_does(value: Any) -> None:
-    assert inspect.getdoc(value)
+def test_a_public_name_tells_a_public_module_as_its_home() -> None:
+    homes = {value.__module__ for value in NAMES.values()}
+    assert set() == {home for home in homes if any(part.startswith("_") for part in home.split("."))}
 
 
-@every_name
-def test_a_public_name_tells_a_public_module_as_its_home(value: Any) -> None:
-    assert [] == [part for part in value.__module__.split(".") if part.startswith("_")]
+def test_the_annotations_of_a_public_name_can_be_read_at_run_time() -> None:
+    for value in NAMES.values():
+        # A class's own: what a framework's base class says is not ours.
+        assert isinstance(inspect.get_annotations(value, eval_str=True), dict)
 
 
-@every_name
-def test_the_annotations_of_a_public_name_can_be_read_at_run_time(value: Any) -> None:
-    # A class's own: what a framework's base class says is not ours.
-    inspect.get_annotations(value, eval_str=True)
+def test_the_annotations_of_public_methods_can_be_read_at_run_time() -> None:
+    for cls in CLASSES.values():
+        for function in members(cls).values():
+            assert isinstance(typing.get_type_hints(function), dict)
 
 
-@every_class
-def test_the_annotations_of_public_methods_can_be_read_at_run_time(cls: type) -> None:
-    for function in members(cls).values():
-        typing.get_type_hints(function)
-
-
-@every_class
-def test_every_public_method_says_what_it_does(cls: type) -> None:
-    assert [] == [name for name in members(cls) if not inspect.getdoc(getattr(cls, name))]
+def test_every_public_method_says_what_it_does() -> None:
+    silent = [
+        f"{home}.{name}"
+        for home, cls in CLASSES.items()
+        for name in members(cls)
+        if not inspect.getdoc(getattr(cls, name))
+    ]
+    assert [] == silent

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
 from typing_extensions import override
 
 from partyroom.backends.file import Durability, FileBackend
@@ -29,6 +30,7 @@ def moved_away(file: Path) -> Generator[None]:
 class TestFileBackend(BackendContract):
     """The shipped contract, on a file in a folder of its own."""
 
+    sequences = 4
     durability: ClassVar[Durability] = "full"
 
     @override
@@ -59,4 +61,10 @@ class TestFileBackendWithNormalDurability(TestFileBackend):
     """A crash of the process loses nothing either way."""
 
     durability: ClassVar[Durability] = "normal"
-    sequences = 3
+
+
+@pytest.mark.slow
+class TestFileBackendAtLength(TestFileBackend):
+    """Many more sequences."""
+
+    sequences = 300

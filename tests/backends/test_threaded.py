@@ -109,6 +109,8 @@ def _within(texts: Collection[str], bounds: KeyRange) -> list[str]:
 
 
 class TestThreadedBackend(BackendContract):
+    sequences = 4
+
     @override
     def make_backend(self) -> StorageBackend:
         return ThreadedBackend(DictStore())

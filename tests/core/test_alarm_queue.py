@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from partyroom._core.alarm_queue import SPARE, AlarmQueue, Place
 from partyroom.protocols import Upcoming
 from partyroom.types import RoomKey
+from tests.sizes import examples
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -415,5 +415,5 @@ class QueueAgainstWorld(RuleBasedStateMachine):
         assert {number for number, _ in self.stored} <= self.stuck
 
 
-QueueAgainstWorld.TestCase.settings = settings(max_examples=200, stateful_step_count=50)
+QueueAgainstWorld.TestCase.settings = examples(few=15, many=2000, stateful_step_count=50)
 TestQueueAgainstWorld = QueueAgainstWorld.TestCase

@@ -6,7 +6,7 @@ import tracemalloc
 
 import attrs
 import pytest
-from hypothesis import assume, settings, stateful
+from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -15,6 +15,7 @@ from partyroom._core.pages import Page, behind
 from partyroom._core.read_cache import ENTRY_BYTES, MAX_BOUNDS, UNKNOWN, CacheBudget, RoomView
 from partyroom.types import KeyRange
 from tests.core.rows import Rows, Values, bytes_or_none, over, rows_of
+from tests.sizes import examples
 
 ALL = KeyRange()
 BACKWARDS = KeyRange(reverse=True)
@@ -475,6 +476,5 @@ class ViewMachine(RuleBasedStateMachine):
             assert self.budget.used_bytes <= self.budget.total_bytes
 
 
-def test_a_view_tells_what_a_plain_dict_would() -> None:
-    """G16, G18."""
-    stateful.run_state_machine_as_test(ViewMachine, settings=settings(max_examples=50, stateful_step_count=40))
+ViewMachine.TestCase.settings = examples(few=10, many=1000, stateful_step_count=40)
+TestViewTellsWhatAPlainDictWould = ViewMachine.TestCase

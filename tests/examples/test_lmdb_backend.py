@@ -21,6 +21,7 @@ MAP_SIZE = 2**26
 
 
 class TestLmdbBackend(BackendContract):
+    sequences = 4
     path: Path
 
     @override
@@ -36,6 +37,11 @@ class TestLmdbBackend(BackendContract):
     def crash(self, backend: StorageBackend, /) -> StorageBackend:
         self.path = Path(shutil.copy(self.path, self.path.with_name(f"{self.path.name}+")))
         return lmdb_backend(str(self.path), map_size=MAP_SIZE)
+
+
+@pytest.mark.slow
+class TestLmdbBackendAtLength(TestLmdbBackend):
+    sequences = 100
 
 
 @pytest.mark.anyio

@@ -20,6 +20,7 @@ from partyroom.clock import SystemClock
 from partyroom.errors import BackendError
 from partyroom.protocols import Clock, Upcoming
 from partyroom.types import RoomKey, Timer
+from tests.sizes import sizes
 
 pytestmark = pytest.mark.anyio
 
@@ -399,9 +400,9 @@ async def test_what_has_passed_is_held_also_beyond_the_lookahead() -> None:
         assert [*(room(number) for number in range(8)), room(50)] == world.rung
 
 
-async def test_of_a_million_pending_alarms_only_the_next_are_held() -> None:
+@sizes("ringing", 3000, 30_000)
+async def test_of_a_million_pending_alarms_only_the_next_are_held(ringing: int) -> None:
     pending = 1_000_000
-    ringing = 30_000
     world = World(lookahead=1000)
 
     async def upcoming(after: Upcoming | None, limit: int) -> Sequence[Upcoming]:

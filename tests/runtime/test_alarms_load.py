@@ -17,6 +17,7 @@ from partyroom.testing.harness import SteadyRandom
 from partyroom.types import AlarmRow, Commit
 from tests.runtime.boxes import do, make_store
 from tests.runtime.towers import DAY, HOUR, MINUTE, SECOND, START, Bell, Tower, ring_at, seconds
+from tests.sizes import sizes
 
 pytestmark = pytest.mark.anyio
 
@@ -41,11 +42,12 @@ def rooms(tower: Tower) -> list[str]:
     return [what.partition(" ")[0] for _, what in tower.book]
 
 
+@sizes("number", 300, 10_000)
 async def test_all_that_is_due_at_one_instant_rings_in_order_and_leaves_no_room_awake(
-    anyio_backend: object, tower: Tower
+    anyio_backend: object, tower: Tower, number: int
 ) -> None:
     backend = MemoryBackend()
-    ids = await with_alarms(backend, 2000)
+    ids = await with_alarms(backend, number)
     limits = Limits(max_waking=100, alarm_lookahead=150)
     async with Harness({"bell": tower.bell}, backend=backend, limits=limits) as harness:
         await harness.advance(MINUTE)
@@ -55,7 +57,8 @@ async def test_all_that_is_due_at_one_instant_rings_in_order_and_leaves_no_room_
         assert await harness.runtime.next_alarm() is None
 
 
-@pytest.mark.parametrize(("kind", "number"), [("memory", 10_000), ("file", 2000), ("patient", 2000)])
+@pytest.mark.parametrize("kind", ["memory", "file", "patient"])
+@sizes("number", 400, 10_000)
 async def test_after_an_outage_all_ring_at_once_in_order_within_bounds(
     tmp_path: Path, anyio_backend: object, tower: Tower, kind: str, number: int
 ) -> None:
@@ -72,7 +75,7 @@ async def test_after_an_outage_all_ring_at_once_in_order_within_bounds(
             done.set()
 
     tower.on_alarm = write
-    limits = Limits(max_waking=50, alarm_lookahead=500)
+    limits = Limits(max_waking=50, alarm_lookahead=150)
     async with Runtime({"bell": tower.bell}, backend=backend, limits=limits) as runtime:
         await done.wait()
         await runtime.wait_idle()
@@ -89,7 +92,7 @@ async def test_after_an_outage_all_ring_at_once_in_order_within_bounds(
 
 async def test_many_that_are_overdue_ring_at_start_in_order_of_due_time(anyio_backend: object, tower: Tower) -> None:
     backend = MemoryBackend()
-    ids = await with_alarms(backend, 1000, -SECOND)
+    ids = await with_alarms(backend, 200, -SECOND)
     clock = FakeClock(START + DAY)
     async with Harness({"bell": tower.bell}, backend=backend, clock=clock, limits=Limits(alarm_lookahead=7)) as harness:
         await harness.run_due()
@@ -201,10 +204,11 @@ async def test_a_spread_keeps_alarms_of_one_instant_apart(anyio_backend: object,
         assert {0} == {alarm.missed for alarm in tower.alarms}
 
 
-async def test_pending_alarms_cost_the_lookahead_and_no_more(anyio_backend: object, tower: Tower) -> None:
+@sizes("number", 200, 3000)
+async def test_pending_alarms_cost_the_lookahead_and_no_more(anyio_backend: object, tower: Tower, number: int) -> None:
     backend = MemoryBackend()
-    ids = await with_alarms(backend, 1000, SECOND)
+    ids = await with_alarms(backend, number, SECOND)
     async with Harness({"bell": tower.bell}, backend=backend, limits=Limits(alarm_lookahead=10)) as harness:
         await harness.advance(HOUR)
         assert ids == rooms(tower)
-        assert [60.0 + number for number in range(1000)] == tower.rang()
+        assert [60.0 + place for place in range(number)] == tower.rang()

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, cast, final
 import attrs
 import pytest
 from anyio import Event, create_task_group
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
 
@@ -24,6 +24,7 @@ from partyroom.errors import RuntimeClosedError
 from partyroom.testing import FaultyBackend, Harness
 from tests.runtime.boxes import make_store
 from tests.runtime.towers import START
+from tests.sizes import examples
 
 pytestmark = pytest.mark.anyio
 
@@ -448,13 +449,13 @@ async def play(store: StorageBackend, program: list[Step]) -> None:
 
 
 @given(programs)
-@settings(max_examples=400)
+@examples(few=10, many=2000)
 async def test_alarms_in_memory_live_as_the_model_says(program: list[Step]) -> None:
     await play(MemoryBackend(), program)
 
 
 @given(programs)
-@settings(max_examples=12)
+@examples(few=3, many=200)
 async def test_alarms_on_a_file_live_as_the_model_says(
     tmp_path_factory: pytest.TempPathFactory, program: list[Step]
 ) -> None:

@@ -13,6 +13,7 @@ from partyroom.recurrence import Recurrence
 from partyroom.testing import FakeClock, Harness
 from tests.runtime.boxes import Step, do, put
 from tests.runtime.towers import DAY, HOUR, MINUTE, SECOND, START, TICK, Bell, Tower, fail, nothing, seconds
+from tests.sizes import sizes
 
 pytestmark = pytest.mark.anyio
 
@@ -27,11 +28,12 @@ def hours(tower: Tower) -> list[float]:
     return [when / 3600 for when in tower.rang()]
 
 
-async def test_a_recurrence_rings_again_and_again(bells: Harness, bell: RoomHandle, tower: Tower) -> None:
+@sizes("days", 1, 30)
+async def test_a_recurrence_rings_again_and_again(bells: Harness, bell: RoomHandle, tower: Tower, days: int) -> None:
     await do(bell, every(HOURLY, payload="x"))
-    await bells.advance(30 * DAY)
-    assert [float(number) for number in range(1, 721)] == hours(tower)
-    assert 720 == len({alarm.id for alarm in tower.alarms})
+    await bells.advance(days * DAY)
+    assert [float(number) for number in range(1, 24 * days + 1)] == hours(tower)
+    assert 24 * days == len({alarm.id for alarm in tower.alarms})
     assert {("x", 0, 0, timedelta())} == {(a.payload, a.retry_count, a.missed, a.lateness) for a in tower.alarms}
     assert 1 == len(await bell.list_alarms())
 

@@ -9,7 +9,7 @@ from typing import Any, final
 import pytest
 from anyio import Event, create_task_group
 from anyio.abc import TaskGroup
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from partyroom import Room, RoomHandle, Storage, StorageBackend
@@ -18,6 +18,7 @@ from partyroom.errors import RuntimeClosedError
 from partyroom.testing import FaultyBackend, Harness
 from partyroom.testing.backend_wrapper import BackendWrapper
 from tests.runtime.boxes import Box, PatientBackend, do, make_store
+from tests.sizes import examples
 
 pytestmark = pytest.mark.anyio
 
@@ -245,7 +246,7 @@ async def play(harness: Harness, faulty: FaultyBackend, program: list[Op], start
 
 @pytest.mark.parametrize("wrap", [BackendWrapper, PatientBackend], ids=["memory", "patient"])
 @given(programs, st.sampled_from([{}, MANY, {"ax": 1, "bz": 2}]))
-@settings(max_examples=60)
+@examples(few=10, many=1000)
 async def test_rooms_in_memory_read_what_a_dict_would(
     wrap: Callable[[StorageBackend], StorageBackend], program: list[Op], start: dict[str, int]
 ) -> None:
@@ -255,7 +256,7 @@ async def test_rooms_in_memory_read_what_a_dict_would(
 
 
 @given(programs, st.sampled_from([{}, MANY, {"ax": 1, "bz": 2}]))
-@settings(max_examples=15)
+@examples(few=3, many=200)
 async def test_rooms_on_a_file_read_what_a_dict_would(
     tmp_path_factory: pytest.TempPathFactory, program: list[Op], start: dict[str, int]
 ) -> None:

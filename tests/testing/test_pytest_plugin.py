@@ -98,14 +98,19 @@ async def test_without_parties(harness):
 """
 
 
+ANYIO, ASYNCIO, TRIO = ("-p", "anyio"), ("-p", "asyncio"), ("-p", "trio")
+ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""No plugin is loaded but those that are named."""
+
+
 def run(folder: Path, program: str, *options: str) -> str:
     """Run a test file in a pytest of its own; give what it wrote."""
     (folder / "test_program.py").write_text(program, encoding="utf-8")
     command = [
-        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:partyroom", "-p", "no:timeout"),
-        *("-p", "partyroom.testing._pytest_shim", *options, "--rootdir", str(folder), str(folder)),
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "partyroom.testing._pytest_shim"),
+        *(*options, "--rootdir", str(folder), str(folder)),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "", **ALONE}
     answer = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
     return answer.stdout + answer.stderr
 
@@ -113,21 +118,21 @@ def run(folder: Path, program: str, *options: str) -> str:
 def test_the_harness_fixture_works_under_each_framework_side_by_side(tmp_path: Path) -> None:
     programs = [ASYNC.format(framework=framework) for framework in ("anyio", "asyncio", "trio")]
     # On anyio's own plugin each of the two tests runs on both loops.
-    assert "11 passed" in run(tmp_path, "".join([PROGRAM, *programs, BLOCKING, OPTIONS]))
+    assert "11 passed" in run(tmp_path, "".join([PROGRAM, *programs, BLOCKING, OPTIONS]), *ANYIO, *ASYNCIO, *TRIO)
 
 
 def test_the_harness_fixture_works_in_the_automatic_mode_of_one_framework(tmp_path: Path) -> None:
     program = PROGRAM + ASYNC.format(framework="asyncio")
-    assert "2 passed" in run(tmp_path, program, "-o", "asyncio_mode=auto", "-p", "no:trio", "-p", "no:anyio")
+    assert "2 passed" in run(tmp_path, program, "-o", "asyncio_mode=auto", *ASYNCIO)
 
 
 def test_the_blocking_fixture_needs_no_framework(tmp_path: Path) -> None:
     program = PROGRAM + BLOCKING
-    assert "2 passed" in run(tmp_path, program, "-p", "no:asyncio", "-p", "no:trio", "-p", "no:anyio")
+    assert "2 passed" in run(tmp_path, program)
 
 
 def test_a_fixture_that_cannot_be_given_says_why(tmp_path: Path) -> None:
-    output = run(tmp_path, WRONG)
+    output = run(tmp_path, WRONG, *ANYIO)
     assert "the fixture `harness` is for tests that are coroutines" in output
     assert "define a fixture `parties` that gives the parties under test" in output
 
@@ -141,21 +146,11 @@ def test_a_run_that_asks_for_no_fixture_imports_nothing_of_the_library(tmp_path:
         encoding="utf-8",
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:partyroom",
-        "-p",
-        "_partyroom_pytest",
-        "-p",
-        "no:cacheprovider",
-    ]
+    command = [sys.executable, "-m", "pytest", "-p", "_partyroom_pytest", "-p", "no:cacheprovider"]
     answer = subprocess.run(
         [*command, str(tmp_path)],
         cwd=tmp_path,
-        env={**environment, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
+        env={**environment, **ALONE, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
         check=False,
         capture_output=True,
         text=True,

@@ -17,7 +17,7 @@ from partyroom._services import RoomFactory
 from partyroom.testing.blocking_harness import BlockingClient, BlockingRoom
 from partyroom.testing.state_machine import Call, RoomMachine
 
-FEW = settings(max_examples=20, stateful_step_count=15, deadline=None)
+FEW = settings(max_examples=5, stateful_step_count=15, deadline=None)
 FIND = settings(max_examples=100, stateful_step_count=15, deadline=None, database=None, phases=[Phase.generate])
 
 

@@ -13,8 +13,8 @@ import pytest
 from partyroom import Alarm, Room
 from partyroom.testing import Harness
 from tests.conftest import BACKENDS, EAGER
+from tests.sizes import sizes
 
-ROOMS = 1000
 START = datetime(2030, 1, 1, tzinfo=UTC)
 EVERY = timedelta(minutes=12)
 
@@ -27,24 +27,25 @@ class Metronome(Room):
         await self.ctx.storage.set_alarm(EVERY)
 
 
-async def hour(digests: dict[str, int]) -> None:
+async def hour(digests: dict[str, int], rooms: int) -> None:
     """Let an hour pass, and count the log of events and the log of timers, each digested."""
     async with Harness({"metronome": Metronome}) as harness:
-        for number in range(ROOMS):
+        for number in range(rooms):
             await harness.parties["metronome"].get(f"{number:04}").call(Metronome.begin)
         await harness.advance_to(START + timedelta(hours=1))
-        assert 5 * ROOMS == sum(each.kind == "alarm" for each in harness.fired)
-        assert 6 * ROOMS == len(harness.log)
+        assert 5 * rooms == sum(each.kind == "alarm" for each in harness.fired)
+        assert 6 * rooms == len(harness.log)
         for lines in (harness.log, harness.fired):
             digest = sha256("\n".join(map(str, lines)).encode()).hexdigest()
             digests[digest] = digests.get(digest, 0) + 1
 
 
-def test_the_logs_of_every_run_on_every_loop_are_the_same() -> None:
+@sizes("rooms", 100, 1000)
+def test_the_logs_of_every_run_on_every_loop_are_the_same(rooms: int) -> None:
     loops: list[tuple[str, dict[str, Any]]] = [each for name, each in BACKENDS.items() if name != "eager" or EAGER]
     digests: dict[str, int] = {}
     for backend, options in loops:
-        anyio.run(partial(hour, digests), backend=backend, backend_options=options)
+        anyio.run(partial(hour, digests, rooms), backend=backend, backend_options=options)
     assert [len(loops)] * 2 == list(digests.values())
 
 
@@ -52,5 +53,5 @@ def test_the_logs_of_every_run_on_every_loop_are_the_same() -> None:
 def test_a_hundred_runs_in_a_row_are_the_same() -> None:
     digests: dict[str, int] = {}
     for number in range(100):
-        anyio.run(partial(hour, digests), backend=("asyncio", "trio")[number % 2])
+        anyio.run(partial(hour, digests, 1000), backend=("asyncio", "trio")[number % 2])
     assert [100, 100] == list(digests.values())
