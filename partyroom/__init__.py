@@ -24,13 +24,16 @@ An alarm: ``_room_storage`` set_alarm, in the event's own commit -> ``_alarm_loo
 ``clock`` sleep_until -> ``_engine`` wakes the room -> ``_room_runner`` -> ``Room.on_alarm`` -> returned: gone in the
 handler's own commit; raised: ``_core.retry``.
 
-Must never load what a program did not ask for: no event loop, no SQLite, no testing kit.
+Must never load what a program did not ask for: no event loop, no SQLite, no testing kit. What makes rooms run
+(:class:`Runtime`, :class:`JsonCodec`, :class:`SystemClock`) is loaded when it is first named, so that a module which
+only writes rooms pays for words and contracts alone; ``__init__.pyi`` tells type checkers what that is.
 """
 
 from __future__ import annotations
 
-from partyroom.clock import SystemClock
-from partyroom.codec import JsonCodec
+from importlib import import_module
+from typing import Any, Final
+
 from partyroom.errors import (
     AlarmTimeError,
     BackendClosedError,
@@ -88,7 +91,6 @@ from partyroom.protocols import (
     Upcoming,
 )
 from partyroom.recurrence import Cron, Every
-from partyroom.runtime import Runtime
 from partyroom.types import (
     Alarm,
     AlarmCursor,
@@ -180,3 +182,29 @@ __all__ = [
     "Upcoming",
     "WrongRoomError",
 ]
+
+LATE: Final = {
+    "JsonCodec": "partyroom.codec",
+    "Runtime": "partyroom.runtime",
+    "SystemClock": "partyroom.clock",
+}
+"""What is loaded when it is first named, and from where."""
+
+JsonCodec: Any
+Runtime: Any
+SystemClock: Any
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever stands under that name
+    """Load one of the late names (PEP 562); it stands here from then on."""
+    if name not in LATE:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value: Any = getattr(import_module(LATE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List what is here, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -60,6 +60,7 @@ ONLY = {
 """Houses that see less than their row allows."""
 
 BY_NAME = {
+    "__init__": "what makes rooms run, of ours: its stub names it, so that the drawing has it",
     "_native": "the loop that runs",
     "recurrence": "an optional package, and the zones that only calendars need",
     "_core": "types of the standard library that few rooms store",
@@ -67,7 +68,7 @@ BY_NAME = {
     "_cli": "an author's own modules",
     "testing": "the loop that a test runs on",
 }
-"""Houses that look modules up while they run, and what for; never one of ours, which would hide a circle."""
+"""Houses that look modules up while they run, and what for; but for the face, never one of ours, which would hide a circle."""
 
 LONERS = {"examples"}
 """Packages whose files do not see each other."""
@@ -107,7 +108,10 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def own_imports(module: str) -> set[str]:
-    return {name for name in imports(MODULES[module]) if name.split(".")[0] == "partyroom"}
+    # The face loads some names late: its stub names them all.
+    stub = MODULES[module].with_suffix(".pyi")
+    paths = [MODULES[module], *([stub] if stub.exists() else [])]
+    return {name for path in paths for name in imports(path) if name.split(".")[0] == "partyroom"}
 
 
 def inner_nodes(path: Path) -> Iterator[ast.AST]:

@@ -39,14 +39,26 @@ def test_the_top_level_holds_only_what_belongs_there() -> None:
 
 
 def test_importing_the_library_loads_no_loop_no_database_and_no_testing_kit() -> None:
-    heavy = ("asyncio", "trio", "sqlite3", "partyroom.testing", "partyroom.backends.file")
-    program = f"import sys, partyroom; print(*sorted(sys.modules.keys() & {set(heavy)!r}))"
+    heavy = {"asyncio", "trio", "sqlite3", "partyroom.testing", "partyroom.backends.file"}
+    assert "" == loaded("import partyroom; partyroom.Runtime", heavy)
+
+
+def test_importing_the_library_loads_words_and_contracts_until_the_engine_is_named() -> None:
+    engine = {"anyio.abc", "logging", "partyroom.codec", "partyroom.runtime"}
+    assert "" == loaded("from partyroom import Alarm, Room", engine)
+    assert "anyio.abc logging partyroom.codec partyroom.runtime" == loaded("from partyroom import Runtime", engine)
+
+
+def loaded(program: str, modules: set[str]) -> str:
+    """Say which of some modules a fresh interpreter has loaded after a program."""
+    program = f"import sys; {program}; print(*sorted(sys.modules.keys() & {modules!r}))"
     # Without coverage's variables: it would load a database into the new interpreter by itself.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     answer = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
     )
-    assert ("\n", "") == (answer.stdout, answer.stderr)
+    assert "" == answer.stderr
+    return answer.stdout.strip()
 
 
 def test_the_package_says_that_it_is_typed() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import typing
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
+
+import partyroom
 from tests.test_layers import MODULES, house
 
 # Examples are programs, and no part of the face.
@@ -57,6 +62,22 @@ def test_what_is_exported_exists_and_stands_once() -> None:
     for module in EXPORTING:
         assert set() == {name for name in module.__all__ if not hasattr(module, name)}, module
         assert len(set(module.__all__)) == len(module.__all__), module
+
+
+def test_the_face_gives_what_its_stub_promises() -> None:
+    stub = ast.parse(Path(partyroom.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    promised = {
+        alias.name: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert set(partyroom.__all__) == set(promised)
+    for name, home in promised.items():
+        assert getattr(import_module(str(home)), name) is getattr(partyroom, name)
+
+
+def test_the_face_lists_all_of_it_and_nothing_else_is_there() -> None:
+    assert set(partyroom.__all__) <= set(dir(partyroom))
+    with pytest.raises(AttributeError, match="module 'partyroom' has no attribute 'Rooom'"):
+        partyroom.Rooom  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_a_public_name_says_what_it_does() -> None:
