@@ -128,7 +128,7 @@ class AlarmLoop(AlarmScheduler):
                 elif self._next() is None:
                     parked = self._parked = one_shot()
                     self._lie_down()
-                    await parked.wait()
+                    await parked
                 else:
                     with CancelScope() as sleep:
                         await self._ring(wake, sleep)

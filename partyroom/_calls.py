@@ -15,6 +15,7 @@ a room over a wait: it may have left memory meanwhile.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable
 from typing import Any
 
 from anyio import CancelScope, get_cancelled_exc_class
@@ -30,7 +31,7 @@ from partyroom._core.units import (
     find_way_back,
     stems_from,
 )
-from partyroom._handlers import run_handler
+from partyroom._handlers import begin_handler
 from partyroom._native import OneShot
 from partyroom._services import AwakeRoom, Services
 from partyroom.errors import DeadlockError, EventCancelledError, LimitExceededError
@@ -39,17 +40,16 @@ from partyroom.types import RoomKey
 __all__ = ["deliver", "perform"]
 
 
-async def perform(services: Services, key: RoomKey, kind: Kind, name: str, run: Run, *, subject: object = None) -> Any:  # noqa: ANN401 - the handler's own result
-    """Have ``run`` run as an event of a room, and give its result."""
+def perform(
+    services: Services, key: RoomKey, kind: Kind, name: str, run: Run, *, subject: object = None
+) -> Awaitable[Any]:
+    """Have ``run`` run as an event of a room, and give its result; to be awaited at once."""
     unit = current_unit()
     if unit is not None:
-        return await _call(services, unit, key, kind, name, run, subject)
+        return _call(services, unit, key, kind, name, run, subject)
     if services.loop.stir is not None:
-        await _arrive(services)
-    room = services.keeper.room(key)
-    event = Event(room, kind, name, run)
-    event.subject = subject
-    return await _ask(room, event)
+        return _ask_stirred(services, key, kind, name, run, subject)
+    return _ask(Event(services.keeper.room(key), kind, name, run, subject=subject))
 
 
 async def deliver(services: Services, key: RoomKey, run: Run, subject: object) -> None:
@@ -60,12 +60,18 @@ async def deliver(services: Services, key: RoomKey, run: Run, subject: object) -
     elif services.loop.stir is not None:
         await _arrive(services)
     room = services.keeper.room(key)
-    event = Event(room, "message", "on_message", run)
-    event.subject = subject
+    event = Event(room, "message", "on_message", run, subject=subject)
     if services.probe is not None:
         services.probe.event_asked(event)
     if not room.post(event):
         await _wait_outside(room, event, unit)
+
+
+async def _ask_stirred(  # noqa: PLR0917 - what makes an event
+    services: Services, key: RoomKey, kind: Kind, name: str, run: Run, subject: object
+) -> Any:  # noqa: ANN401 - the handler's own result
+    await _arrive(services)
+    return await _ask(Event(services.keeper.room(key), kind, name, run, subject=subject))
 
 
 async def _arrive(services: Services) -> None:
@@ -82,8 +88,9 @@ async def _arrive(services: Services) -> None:
 # --- through the mailbox -----------------------------------------------------
 
 
-async def _ask(room: AwakeRoom, event: Event) -> Any:  # noqa: ANN401 - the handler's own result
-    """Let an event wait in the mailbox, and wait for its reply."""
+async def _ask(event: Event) -> Any:  # noqa: ANN401 - the handler's own result
+    """Let an event wait in its room's mailbox, and wait for its reply."""
+    room = _room_of(event)
     if room.services.probe is not None:
         room.services.probe.event_asked(event)
     reply: OneShot[Any] = room.services.loop.one_shot()
@@ -134,12 +141,11 @@ async def _call(  # noqa: PLR0917 - what makes an event, once the room may be as
     if back is not None:
         return await _nest(services, Event(back.place, kind, name, run, parent=back, caller=unit), unit, back)
     room = services.keeper.room(key)
-    event = Event(room, kind, name, run, caller=unit)
-    event.subject = subject
+    event = Event(room, kind, name, run, caller=unit, subject=subject)
     _check_cycle(unit, room.running)
     _link(unit, event)
     try:
-        return await _ask(room, event)
+        return await _ask(event)
     except BaseException:
         event.waiting = False
         await _await_nested(unit, event)
@@ -161,7 +167,7 @@ async def _await_earlier(unit: Unit) -> None:
 
 
 def _room_of(unit: Unit) -> AwakeRoom:
-    """Give the room of a unit whose code runs now: so it is awake."""
+    """Give the room of a unit: awake, since its code runs now, or it was just asked for."""
     room: Any = unit.place
     return room  # type: ignore[no-any-return]
 
@@ -215,7 +221,7 @@ async def _run_nested(event: Event, back: Unit) -> Any:  # noqa: ANN401 - the ha
         with CancelScope(shield=True) as scope:
             event.stop = scope.cancel
             if root.cut is None:
-                result = await run_handler(event, room)
+                result = await begin_handler(event, room)
     except Exception:
         if root.cut is None:
             raise

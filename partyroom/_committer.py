@@ -276,7 +276,7 @@ class Committer:
             shot: OneShot[None] = self._loop.one_shot()
             self._quiet.append(shot)
             self.call_worker()
-            await shot.wait()
+            await shot
 
     # --- what the backend answers --------------------------------------------
 

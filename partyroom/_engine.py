@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
+from itertools import takewhile
 from logging import Logger
 from random import Random  # noqa: TID251 - the type of what is given
 from typing import Any, Final, final
@@ -261,10 +262,11 @@ class Engine(Keeper):
         """Put to sleep what has been idle for long enough, the longest first."""
         self._sweeper = None
         before = self._ticks() - microseconds(self._settings.idle_timeout)
-        for room, since in list(self._idle.items()):
-            if since > before:
-                break
-            self.put_to_sleep(room)
+        overdue = [room for room, _ in takewhile(lambda idle: idle[1] <= before, self._idle.items())]
+        slept = sum(map(self.put_to_sleep, overdue))
+        if slept > len(self._rooms):
+            # A dict that was large stays large, however little is left in it.
+            self._rooms, self._idle = dict(self._rooms), dict(self._idle)
         self._plan_sweep()
 
     def put_to_sleep(self, room: AwakeRoom) -> bool:
@@ -443,7 +445,7 @@ class Engine(Keeper):
         rested = self._rested = self.loop.one_shot()
         rested.on_done = self.work.take
         self.work.give()
-        await rested.wait()
+        await rested
         await self._committer.wait_quiet()
 
     def _look_for_rest(self) -> None:

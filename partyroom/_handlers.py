@@ -23,8 +23,8 @@ from partyroom.protocols import Room
 from partyroom.types import Alarm
 
 __all__ = [
+    "begin_handler",
     "callback",
-    "run_handler",
     "run_method",
     "run_on_alarm_failed",
     "run_on_close",
@@ -50,14 +50,14 @@ def callback(instance: object, name: str) -> Callable[..., Awaitable[Any]] | Non
     return found  # type: ignore[no-any-return]
 
 
-async def run_handler(event: Event, room: AwakeRoom) -> Any:  # noqa: ANN401 - the handler's own result
-    """Run an event's handler, and give its result."""
+def begin_handler(event: Event, room: AwakeRoom) -> Awaitable[Any]:
+    """Call an event's handler, and give what is to be awaited for its result."""
     assert event.run is not None
-    running = event.run(room)
+    running: Awaitable[Any] = event.run(room)
     if not hasattr(running, "__await__"):
         message = f"{event} gave {type(running).__name__}, which cannot be awaited: write it with `async def`"
         raise TypeError(message)
-    return await running
+    return running
 
 
 # --- what a caller asks for --------------------------------------------------

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextvars import copy_context
 from functools import cache
 from importlib import import_module
@@ -69,16 +69,20 @@ class OneShot(Generic[T]):
         """Make the waiting task run again."""
 
     @abstractmethod
-    async def _sleep(self) -> None:
-        """Sleep until woken or cancelled."""
+    def _sleep(self) -> Iterator[Any]:
+        """Sleep until woken or cancelled: what the loop is told, step by step."""
 
-    async def wait(self) -> T:
-        """Return the result, or raise the error; at once if it is there."""
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Wait for the result, or the error; nothing if it is there. Each frame less between a task and its loop counts."""
         if not self.done:
-            await self._sleep()
+            yield from self._sleep()
         if self._error is not None:
             raise self._error
         return self._value  # type: ignore[no-any-return]
+
+    async def wait(self) -> T:
+        """Wait as ``await`` does, where a function is asked for."""
+        return await self
 
 
 class Loop:
@@ -219,9 +223,9 @@ def _asyncio_one_shot() -> type[OneShot[Any]]:
                 self._waiter.set_result(None)
 
         @override
-        async def _sleep(self) -> None:
+        def _sleep(self) -> Iterator[Any]:
             self._waiter = get_running_loop().create_future()
-            await self._waiter
+            return iter(self._waiter)
 
     return AsyncioOneShot
 
@@ -244,8 +248,9 @@ def _trio_one_shot() -> type[OneShot[Any]]:
             return lowlevel.Abort.SUCCEEDED
 
         @override
-        async def _sleep(self) -> None:
+        def _sleep(self) -> Iterator[Any]:
             self._waiter = lowlevel.current_task()
-            await lowlevel.wait_task_rescheduled(self._leave)
+            steps: Iterator[Any] = lowlevel.wait_task_rescheduled(self._leave).__await__()
+            return steps
 
     return TrioOneShot

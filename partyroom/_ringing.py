@@ -26,7 +26,7 @@ from partyroom.errors import RoomBrokenError, RuntimeClosedError
 from partyroom.protocols import Room
 from partyroom.types import Alarm, AlarmRow, RetryPolicy, RoomKey
 
-__all__ = ["RingingRoom", "conclude", "find_due", "keep_ringing", "set_ringing"]
+__all__ = ["RingingRoom", "conclude", "find_due", "keep_ringing", "now", "set_ringing"]
 
 NUMBER: Final = 64
 """How many random bits name a ring."""
@@ -41,28 +41,30 @@ class RingingRoom(Protocol):
     instance: Room | None
 
 
-def _now(room: RingingRoom) -> int:
+def now(room: RingingRoom) -> int:
+    """Give the time as alarms are stored with it."""
     return to_micros(room.services.clock.clock.now())
 
 
-async def find_due(room: RingingRoom, wanted: AlarmRow | None) -> AlarmRow | None:
-    """Give the alarm that is due first, or the wanted one if it is due and was not moved."""
+async def find_due(room: RingingRoom, wanted: AlarmRow | None, until: int) -> AlarmRow | None:
+    """Give the alarm that is due first, or the wanted one if it was not moved; ``None`` if it is not due ``until`` then."""
     table = await room.state.alarms()
     row = table.first() if wanted is None else table.rows.get(wanted.name)
-    if row is None or row.due is None or row.due > _now(room):
+    if row is None or row.due is None or row.due > until:
         return None
     return row if wanted is None or row.due == wanted.due else None
 
 
 def set_ringing(room: RingingRoom, event: Event, row: AlarmRow, on_alarm: Callable[[Alarm], Awaitable[Any]]) -> bool:
     """Let an event ring an alarm; ``False`` if its time was too long ago to ring at all, and the event only stores that."""
+    begin = now(room)
     try:
-        current = catch_up(row, _now(room), room.services.random.random())
-        if current is None or current.due is None or current.due > _now(room):
+        current = catch_up(row, begin, room.services.random.random())
+        if current is None or current.due is None or current.due > begin:
             event.layer().alarms[row.name] = current
             return False
         event.ringing = current
-        alarm = describe(current, room.services.codec, _now(room))
+        alarm = describe(current, room.services.codec, begin)
     except Exception:
         # Bytes that cannot be read: this alarm's own failure, so that it holds up no other.
         event.ringing = row
@@ -104,7 +106,7 @@ def conclude(room: RingingRoom, event: Event) -> bool:
         writes = event.layer()
         if row.name not in writes.alarms:
             following = (
-                None if writes.clear else after_success(row, _now(room), random.getrandbits(NUMBER), random.random())
+                None if writes.clear else after_success(row, now(room), random.getrandbits(NUMBER), random.random())
             )
             writes.alarms[row.name] = following
         return False
@@ -121,6 +123,6 @@ def _after_failure(room: RingingRoom, row: AlarmRow, error: BaseException) -> Al
     policy: RetryPolicy = getattr(room.instance, "alarm_retry", Room.alarm_retry)
     random = room.services.random
     try:
-        return after_failure(row, error, policy, _now(room), random.getrandbits(NUMBER), random.random())
+        return after_failure(row, error, policy, now(room), random.getrandbits(NUMBER), random.random())
     except Exception:  # noqa: BLE001 - what cannot be read cannot be retried: it is kept as it is
         return row._replace(due=None)

@@ -27,8 +27,8 @@ from partyroom._background import BackgroundTasks
 from partyroom._core.mailbox import Mailbox
 from partyroom._core.output_gate import OutputGate
 from partyroom._core.units import CURRENT, Event, Unit
-from partyroom._handlers import callback, run_handler, run_on_alarm_failed, run_on_close, run_on_error
-from partyroom._ringing import conclude, find_due, keep_ringing, set_ringing
+from partyroom._handlers import begin_handler, callback, run_on_alarm_failed, run_on_close, run_on_error
+from partyroom._ringing import conclude, find_due, keep_ringing, now, set_ringing
 from partyroom._room_clock import microseconds
 from partyroom._room_context import Context
 from partyroom._room_state import RoomState
@@ -128,16 +128,15 @@ class RoomRunner:
 
     def post_close(self, connection: RoomConnection, code: int, reason: str, *, was_clean: bool) -> None:
         """Let the news that a connection has ended wait, behind its messages."""
-        event = Event(self, "close", "on_close", partial(run_on_close, connection, code, reason, was_clean))
-        event.subject = connection
+        run = partial(run_on_close, connection, code, reason, was_clean)
+        event = Event(self, "close", "on_close", run, subject=connection)
         if self.services.probe is not None:
             self.services.probe.event_asked(event)
         self.post_own(event)
 
     def ring(self, row: AlarmRow | None = None, *, reply: Any = None) -> None:  # noqa: ANN401 - a one-shot
         """Have an alarm rung if it is due: ``row``, unless it was moved since, or whichever is due first."""
-        event = Event(self, "ring", "on_alarm")
-        event.subject = row
+        event = Event(self, "ring", "on_alarm", subject=row)
         event.reply = reply
         self.post_own(event)
 
@@ -256,9 +255,9 @@ class RoomRunner:
         event.begun = True
         self.running = event
         try:
-            if await self._prepare(event):
+            if self._is_ready_for(event) or await self._prepare(event):
                 self._begin(event)
-                event.result = await run_handler(event, self)
+                event.result = await begin_handler(event, self)
         except Exception as error:  # noqa: BLE001 - told to whoever waits for the event
             event.error = error
         except BaseException as error:
@@ -269,13 +268,17 @@ class RoomRunner:
             CURRENT.set(None)
             self._finish(event)
 
+    def _is_ready_for(self, event: Event) -> bool:
+        """Say whether an event may begin at once, as most do: awake, and no alarm to look for."""
+        return self._is_started and event.kind != "ring"
+
     async def _prepare(self, event: Event) -> bool:
         """Wake the room as far as an event needs it; ``False`` if there is nothing left to handle."""
         if event.kind == "ring":
             return await self._prepare_ring(event)
         if event.kind == "steer":
             await self._claim()
-        elif not self._is_started:
+        else:
             await self._wake(event)
         return True
 
@@ -405,7 +408,7 @@ class RoomRunner:
         self.running = event
         self._begin(event)
         try:
-            await run_handler(event, self)
+            await begin_handler(event, self)
         except BaseException as error:
             event.error = error
             raise
@@ -550,8 +553,7 @@ class RoomRunner:
         if not is_heard or not isinstance(error, Exception) or isinstance(error, RoomBrokenError | RuntimeClosedError):
             self.services.keeper.event_failed(event, error)
             return
-        heard = Event(self, "error", "on_error", partial(run_on_error, event.subject, error))
-        heard.subject = event.subject
+        heard = Event(self, "error", "on_error", partial(run_on_error, event.subject, error), subject=event.subject)
         heard.follows = event
         self.mailbox.push_first(heard)
         if self.services.probe is not None:
@@ -565,12 +567,13 @@ class RoomRunner:
         event.subject = None
         try:
             await self._claim()
-            row = await find_due(self, wanted)
+            until = now(self)
+            row = await find_due(self, wanted, until)
             if row is None:
                 return False
             if not self._is_started:
                 await self._wake(event)
-                row = await find_due(self, row)
+                row = await find_due(self, row, until)
         except BaseException:
             # Not the alarm's fault, so no retry of it is used up: it is stored as it was.
             event.kind = "wake"

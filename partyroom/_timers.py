@@ -128,7 +128,7 @@ class Timers:
         shot: OneShot[None] = self._loop.one_shot()
         self._parked = shot
         self._lie_down()
-        await shot.wait()
+        await shot
 
     async def _sleep_for(self, entry: Entry) -> None:
         self._target = entry.due

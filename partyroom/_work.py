@@ -14,7 +14,7 @@ Must never poll, guess from the loop, or look at a clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Final, TypeVar, final
 
@@ -89,28 +89,31 @@ class Work:
         while self.count > 0:
             waiter: OneShot[None] = self._loop.one_shot()
             self._waiters.append(waiter)
-            await waiter.wait()
+            await waiter
             # A task that was cancelled, rather than answered, takes its token back in its own next step: let it.
             await checkpoint()
 
-    async def wait(self, shot: OneShot[T]) -> T:
-        """Wait for a result, with this task's token given back meanwhile.
+    def wait(self, shot: OneShot[T]) -> Awaitable[T]:
+        """Wait for a result, with this task's token given back meanwhile; to be awaited at once.
 
         A counted task has its token again before it is woken, also when it is cancelled instead. Code of the host, which
         is not counted, is handed a token with the result, and gives it back when it goes on. A branch of a handler's
         own task group holds none, and changes nothing.
         """
         if shot.done:
-            return await shot.wait()
+            return shot
         holder = HOLDER.get()
         if holder is None or holder.work is not self:
-            return await self._receive(shot)
+            return self._receive(shot)
         if holder.task is not self._loop.current_task():
-            return await shot.wait()
+            return shot
+        return self._lend(shot)
+
+    async def _lend(self, shot: OneShot[T]) -> T:
         shot.on_done = self.take
         self.give()
         try:
-            return await shot.wait()
+            return await shot
         finally:
             if not shot.done:
                 # Cancelled with nothing answered: the token is taken back here, not by a late answer.
@@ -123,7 +126,7 @@ class Work:
         if self.on_host_waits is not None:
             self.on_host_waits()
         try:
-            return await shot.wait()
+            return await shot
         finally:
             self.hosts -= 1
             if shot.done:

@@ -169,7 +169,7 @@ class Workers:
         worker.call = call
         self._idle.append(worker)
         try:
-            await call.wait()
+            await call
             self._is_called = False
         finally:
             if not call.done:

@@ -212,11 +212,14 @@ class Event(Unit):
         *,
         parent: Unit | None = None,
         caller: Unit | None = None,
+        subject: Any = None,  # noqa: ANN401 - a connection, an alarm, or what a host says it is about
     ) -> None:
         super().__init__(place, parent)
         self.event = self
         if parent is None:
             self.root = self
+        if subject is not None:
+            self.subject = subject
         self.kind: Kind = kind
         self.name = name
         """What is shown of it in errors and logs: ``on_message``, ``Counter.increment``."""

@@ -190,6 +190,11 @@ class MemoryBackend(StorageBackend):
             return FencedError(f"{room}: fence {commit.fence} is not the room's claim; nothing of the commit is stored")
         if commit.release:
             del self._claims[room]
+            if not self._claims:
+                # A dict that was large stays large, however little is left in it.
+                self._claims = {}
+        if not (commit.clear or commit.values or commit.alarms):
+            return None
         stored = self._rooms.get(room)
         if stored is None:
             stored = self._rooms[room] = _StoredRoom()

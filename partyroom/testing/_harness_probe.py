@@ -12,7 +12,7 @@ Must never change what happens, but for what the harness was asked to change.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from random import Random  # noqa: TID251 - chance by a seed, which a test gives
 from typing import Any, Final, final
@@ -137,8 +137,8 @@ def _stirred(base: type[OneShot[Any]], stir: Callable[[], Awaitable[None]]) -> t
         __slots__ = ()
 
         @override
-        async def _sleep(self) -> None:
-            await super()._sleep()
-            await stir()
+        def _sleep(self) -> Iterator[Any]:
+            yield from super()._sleep()
+            yield from stir().__await__()
 
     return StirredOneShot
