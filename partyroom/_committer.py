@@ -171,10 +171,9 @@ class Committer:
             self._waiting[room] = _Batch(room, event)
 
     def add_release(self, room: CommittingRoom) -> None:
-        """Have a room's claim ended, when it has gone to sleep and has nothing else waiting."""
+        """Have a room's claim ended, when it has gone to sleep and has nothing else waiting. Somebody has to ``begin``."""
         if not self._is_abandoned:
             self._waiting[room] = _Batch(room, None)
-            self.call_worker()
 
     def drop(self, room: CommittingRoom) -> None:
         """Forget what waits of a room that broke: it was computed on what is not stored."""

@@ -241,7 +241,8 @@ class Engine(Keeper):
             return
         probe = self._settings.probe
         if (room.only_rang and not self._rings_soon(room)) or (probe is not None and probe.sleeps_at_once):
-            self.put_to_sleep(room)
+            # Whoever says so is a worker, or calls one: its claim ends in that one's task.
+            self._forget(room)
             return
         self._idle[room] = self._ticks()
         if self._sweeper is None:
@@ -271,6 +272,11 @@ class Engine(Keeper):
 
     def put_to_sleep(self, room: AwakeRoom) -> bool:
         """Let a room leave memory, if nothing keeps it awake; say whether it did."""
+        is_asleep = self._forget(room)
+        self._committer.call_worker()
+        return is_asleep
+
+    def _forget(self, room: AwakeRoom) -> bool:
         # One that may not, after all, is told of again as soon as it may.
         self._idle.pop(room, None)
         if not room.may_sleep or self._rooms.get(room.key) is not room:
@@ -505,6 +511,10 @@ class Engine(Keeper):
         found = [(now + timedelta(microseconds=entry.due - ticks), entry.timer) for entry in self._monotonic.pending()]
         found += [(from_micros(entry.due), entry.timer) for entry in self._wall.pending()]
         return found
+
+    def is_cancelled(self, timer: Timer) -> bool:
+        """Say whether a timer that is slept for is no longer wanted, so that its end means nothing."""
+        return self._monotonic.is_cancelled(timer) or self._wall.is_cancelled(timer)
 
     def statistics(self) -> Statistics:
         """Give the figures of this moment."""

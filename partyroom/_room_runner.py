@@ -220,14 +220,14 @@ class RoomRunner:
                 return
             event = self.mailbox.pop()
             if event is None:
-                self._rest()
+                await self._retire(worker)
                 return
             self._let_in()
             await self._handle(event)
             if not worker.may_go_on():
                 # Nothing more may be awaited in this one.
-                committer.call_worker()
                 self._hand_over(worker)
+                committer.call_worker()
                 return
             handled += 1
             if not handled % TURN:
@@ -239,6 +239,14 @@ class RoomRunner:
             self.services.workers.submit(self)
         else:
             self._rest()
+
+    async def _retire(self, worker: Worker) -> None:
+        """Rest, and if the room has left memory by that, see its release through in this very task."""
+        worker.job = None
+        self._rest()
+        rest = self.services.committer.begin()
+        if rest is not None:
+            await rest
 
     def _rest(self) -> None:
         self._is_active = False
@@ -507,7 +515,8 @@ class RoomRunner:
         moved = False
         for event in self.gate.confirm(number):
             writes = event.writes
-            moved = moved or (writes is not None and (writes.clear or bool(writes.alarms)))
+            # Of a ring, the keeper is told anyway.
+            moved = moved or (writes is not None and event.kind != "ring" and (writes.clear or bool(writes.alarms)))
             self._let_out(event)
             self.services.work.give()
         if moved:
@@ -628,6 +637,7 @@ class RoomRunner:
     def _background_ended(self) -> None:
         self.services.keeper.task_ended()
         self._settle()
+        self.services.committer.call_worker()
 
     def check_is_awake(self) -> None:
         """Refuse what is asked by code of an instance that has left memory: another may be awake by now."""

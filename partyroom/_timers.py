@@ -51,7 +51,7 @@ class Entry:
         """Never call it; harmless if it was called or cancelled before."""
         if self.call is not None:
             self.call = None
-            self._owner.forget()
+            self._owner.forget(self)
 
     def __lt__(self, other: Entry) -> bool:
         return self._rank < other._rank
@@ -75,8 +75,10 @@ class Timers:
         self._dead = 0
         self._ranks = count()
         self._is_up = True
-        self._target: int | None = None
-        """The instant that the sleeper sleeps for, while it does."""
+        self._target: Entry | None = None
+        """What the sleeper sleeps for, while it does."""
+        self._cancelled: Entry | None = None
+        """What was cancelled last."""
         self._sleeping = CancelScope()
         self._parked: OneShot[None] | None = None
         work.take()
@@ -86,13 +88,12 @@ class Timers:
         tie = 0.0 if self._loop.tie is None else self._loop.tie()
         entry = Entry(self, due, timer, tie, next(self._ranks), call)
         heappush(self._heap, entry)
-        # Looked at is what the sleeper sleeps for, also if that was cancelled since: events that all have a time limit
-        # come and go without waking it.
+        # Looked at is what the sleeper sleeps for, also if that was cancelled since.
         if self._parked is not None:
             self._get_up()
             self._parked.set(None)
             self._parked = None
-        elif self._target is not None and due < self._target:
+        elif self._target is not None and entry < self._target:
             self._get_up()
             self._sleeping.cancel()
             self._target = None
@@ -102,8 +103,13 @@ class Timers:
         """Give the timers that wait, in the order in which they will be called."""
         return sorted(entry for entry in self._heap if entry.call is not None)
 
-    def forget(self) -> None:
+    def is_cancelled(self, timer: Timer) -> bool:
+        """Say whether ``timer`` is what the sleeper sleeps for, and is no longer wanted."""
+        return self._target is not None and self._target.timer is timer and self._target.call is None
+
+    def forget(self, entry: Entry) -> None:
         """Count a cancelled timer, and drop such ones once they are most of the heap."""
+        self._cancelled = entry
         self._dead += 1
         if self._dead * 2 > len(self._heap) > FEW:
             self._heap = [entry for entry in self._heap if entry.call is not None]
@@ -114,7 +120,7 @@ class Timers:
         """Call what is due, until cancelled."""
         try:
             while True:
-                entry = self._first()
+                entry = self._first() or self._still_to_come()
                 if entry is None:
                     await self._park()
                 else:
@@ -131,7 +137,7 @@ class Timers:
         await shot
 
     async def _sleep_for(self, entry: Entry) -> None:
-        self._target = entry.due
+        self._target = entry
         with CancelScope() as self._sleeping:
             self._lie_down()
             await self._sleep(entry.due, entry.timer)
@@ -149,6 +155,14 @@ class Timers:
             heappop(self._heap)
             self._dead -= 1
         return self._heap[0] if self._heap else None
+
+    def _still_to_come(self) -> Entry | None:
+        """Give what was cancelled last, if its time is still to come: the sleeper may as well sleep for that.
+
+        So events that all have a time limit come and go without waking it.
+        """
+        entry = self._cancelled
+        return None if entry is None or entry.due <= self._now() else entry
 
     def _get_up(self) -> None:
         self._is_up = True

@@ -18,7 +18,7 @@ from partyroom.testing.backend_contract import BackendContract
 from partyroom.testing.blocking_harness import BlockingClient, BlockingHarness, BlockingParty, BlockingRoom
 from partyroom.testing.crash_points import CrashPoint, CrashReport, every_crash
 from partyroom.testing.fake_client import FakeClient
-from partyroom.testing.fake_clock import FakeClock, Fired, Pending
+from partyroom.testing.fake_clock import FakeClock
 from partyroom.testing.faults import FaultyBackend
 from partyroom.testing.harness import Harness
 from partyroom.testing.log import LoggedEvent, RoomError
@@ -26,6 +26,7 @@ from partyroom.testing.many_orders import OrdersReport, many_orders
 from partyroom.testing.options import HarnessOptions
 from partyroom.testing.recording import RecordingBackend
 from partyroom.testing.scheduler_contract import AlarmSchedulerContract
+from partyroom.testing.timers import Fired, Pending
 
 __all__ = [
     "AlarmSchedulerContract",

@@ -1,7 +1,8 @@
 """What a clock of a test knows of a runtime: whether time may move, and if not, why.
 
-Owns the questions that a fake clock asks (:class:`CountedWork`), and a runtime's
-answers to them (:class:`RuntimeWork`).
+Owns the questions that a fake clock asks (:class:`CountedWork`), a runtime's
+answers to them (:class:`RuntimeWork`), and those of several together
+(:class:`AllWork`).
 
 Promises that the answers are exact: they come from the runtime's own count of
 what is in flight, on every loop and across threads.
@@ -17,14 +18,16 @@ from typing import Final, Protocol, final
 
 from typing_extensions import override
 
+from partyroom._core.instants import from_micros
 from partyroom._core.units import Event
 from partyroom._engine import Engine
 from partyroom._room_runner import RoomRunner
 from partyroom.runtime import Runtime
 from partyroom.testing._waiting_places import waiting_place
+from partyroom.testing.timers import Pending
 from partyroom.types import RoomKey, Timer
 
-__all__ = ["CountedWork", "RuntimeWork"]
+__all__ = ["AllWork", "CountedWork", "RuntimeWork"]
 
 NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -50,6 +53,10 @@ class CountedWork(Protocol):
 
     def rings(self, room: RoomKey, due: datetime) -> bool:
         """Say whether an alarm of ``room`` may still ring at ``due``; a scheduler may sleep on for one that was deleted since."""
+        ...
+
+    def is_cancelled(self, timer: Timer) -> bool:
+        """Say whether a timer of this is still slept for, though nobody wants it any more."""
         ...
 
     def next_alarm(self) -> tuple[datetime, RoomKey] | None:
@@ -131,6 +138,11 @@ class RuntimeWork(CountedWork):
         return self._due is None or self._due.get(room, NEVER) <= due
 
     @override
+    def is_cancelled(self, timer: Timer) -> bool:
+        engine = self._engine()
+        return engine is not None and engine.is_cancelled(timer)
+
+    @override
     def next_alarm(self) -> tuple[datetime, RoomKey] | None:
         return min((due, room) for room, due in self._due.items()) if self._due else None
 
@@ -144,3 +156,63 @@ class RuntimeWork(CountedWork):
         engine = self._engine()
         if engine is not None:
             engine.work.on_host_waits = call
+
+
+@final
+class AllWork:
+    """The work of everything that holds a clock back, under the keys that it was attached by."""
+
+    def __init__(self) -> None:
+        self._parts: dict[object, CountedWork] = {}
+
+    def attach(self, key: object, work: CountedWork) -> None:
+        """Ask one more."""
+        self._parts[key] = work
+
+    def detach(self, key: object) -> None:
+        """Ask it no more; harmless if it never was."""
+        self._parts.pop(key, None)
+
+    def is_idle(self) -> bool:
+        """Say whether nothing is in flight anywhere."""
+        for work in self._parts.values():  # noqa: SIM110 - asked after every timer, and all() takes twice as long
+            if not work.is_idle():
+                return False
+        return True
+
+    async def wait_idle(self) -> None:
+        """Return when each had nothing in flight, one after the other."""
+        for work in tuple(self._parts.values()):
+            if not work.is_idle():
+                await work.wait_idle()
+
+    def describe(self) -> list[str]:
+        """Say what is in flight, a line each."""
+        return [line for work in self._parts.values() for line in work.describe()]
+
+    def pending(self) -> list[Pending]:
+        """Give what waits for its time, as far as that is known: timers in memory, and the next alarm of each."""
+        found: list[Pending] = []
+        for work in self._parts.values():
+            found += [Pending(due, *timer) for due, timer in work.pending_timers()]
+            alarm = work.next_alarm()
+            if alarm is not None:
+                found.append(Pending(*alarm, "alarm", ""))
+        return found
+
+    def is_meant(self, timer: Timer, due: int) -> bool:
+        """Say whether the end of a sleep means anything: one may sleep on for what was deleted or cancelled since."""
+        parts = self._parts.values()
+        if timer.kind != "alarm" or timer.room is None or not parts:
+            return not any(work.is_cancelled(timer) for work in parts)
+        when = from_micros(due)
+        return any(work.rings(timer.room, when) for work in parts)
+
+    def is_awaited(self) -> bool:
+        """Say whether code of a host waits for something of any of them."""
+        return any(work.is_awaited() for work in self._parts.values())
+
+    def when_awaited(self, call: Callable[[], None] | None) -> None:
+        """Have ``call`` called whenever code of a host begins to wait; ``None`` for no more."""
+        for work in self._parts.values():
+            work.when_awaited(call)

@@ -25,10 +25,11 @@ from partyroom._services import RoomFactory
 from partyroom.errors import ConnectionClosedError, RuntimeStateError
 from partyroom.protocols import RoomHandle
 from partyroom.testing.fake_client import FakeClient
-from partyroom.testing.fake_clock import FakeClock, Fired, Pending
+from partyroom.testing.fake_clock import FakeClock
 from partyroom.testing.harness import Harness
 from partyroom.testing.log import LoggedEvent, RoomError
 from partyroom.testing.options import HarnessOptions
+from partyroom.testing.timers import Fired, Pending
 from partyroom.types import RingReport
 
 __all__ = ["BlockingClient", "BlockingHarness", "BlockingParty", "BlockingRoom"]

@@ -1,7 +1,7 @@
 """Rooms under test: a runtime on a fake clock, with sleep, restart and crash at hand.
 
-Owns one runtime at a time, the task that it lives in, the clock that it runs
-on, and what survives from one run to the next: the backend, and the handles.
+Owns one runtime, the clock that it runs on, and what survives from one run of it
+to the next: the backend, and the handles.
 
 Promises that nothing moves but by the test's own doing, that a crash keeps what
 was committed and nothing else, that an error which nobody heard of fails the
@@ -20,37 +20,29 @@ from random import Random  # noqa: TID251 - chance by a seed, which a test gives
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
-from anyio import CancelScope, Event
+from anyio import CancelScope
 from typing_extensions import Unpack, override
 
 from partyroom._core.instants import from_micros
-from partyroom._engine import Engine
-from partyroom._native import current_loop, seed_turns
+from partyroom._native import seed_turns
 from partyroom._services import RoomFactory
-from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import ClockStalledError, ExpectationError, RuntimeCrashedError, RuntimeStateError
 from partyroom.protocols import Party, RoomHandle, StorageBackend
-from partyroom.runtime import Runtime
 from partyroom.testing._counted_work import RuntimeWork
 from partyroom.testing._harness_probe import HarnessProbe
+from partyroom.testing._held_runtime import HeldRuntime
+from partyroom.testing._set_up import make_runtime
 from partyroom.testing._shuffled_alarms import ShuffledAlarms
 from partyroom.testing.fake_client import FakeClient
-from partyroom.testing.fake_clock import FakeClock, Fired, Pending
+from partyroom.testing.fake_clock import FakeClock
 from partyroom.testing.log import LoggedEvent, RoomError
-from partyroom.testing.options import BackendFactory, HarnessOptions
+from partyroom.testing.options import HarnessOptions
+from partyroom.testing.timers import Fired, Pending
 from partyroom.types import RingReport, RoomKey
 
 __all__ = ["Harness"]
 
 E = TypeVar("E", bound=BaseException)
-
-
-class SteadyRandom(Random):
-    """Chance without the part that tests would have to allow for: no jitter, and ids by seed."""
-
-    @override
-    def random(self) -> float:
-        return 0.0
 
 
 @final
@@ -62,8 +54,7 @@ class Harness:
     2030-01-01T00:00Z, retries have no jitter, and the seed is 0, unless asked otherwise: see
     :class:`~partyroom.testing.HarnessOptions`, which has the runtime's own options too.
 
-    The runtime lives in a task of its own, so that a harness may be opened in one task and closed in another, as the
-    fixtures of some test frameworks are.
+    A harness may be opened in one task and closed in another, as the fixtures of some test frameworks are.
     """
 
     def __init__(self, parties: Mapping[str, RoomFactory], **options: Unpack[HarnessOptions]) -> None:
@@ -80,26 +71,10 @@ class Harness:
         scheduler = options.get("scheduler")
         self._rings = options.get("alarms", "auto") == "auto"
         self._alarms = ShuffledAlarms(self.clock) if shuffled and scheduler is None else None
-        self.runtime = Runtime(
-            parties,
-            backend=make_backend(options.get("backend", MemoryBackend)),
-            clock=self.clock,
-            scheduler=scheduler or self._alarms,
-            alarms=options.get("alarms", "auto"),
-            limits=options.get("limits"),
-            codec=options.get("codec"),
-            idle_timeout=options.get("idle_timeout", timedelta(seconds=10)),
-            max_awake=options.get("max_awake"),
-            close_timeout=options.get("close_timeout", timedelta(seconds=10)),
-            random=SteadyRandom(self.seed),
-            observer=options.get("observer"),
-        )
+        self.runtime = make_runtime(parties, self.clock, scheduler or self._alarms, options)
         """The runtime under test; the same one over restarts."""
         self.runtime.instrument(self._probe)
-        self._engine: Engine | None = None
-        self._stop = Event()
-        self._ended = Event()
-        self._failure: BaseException | None = None
+        self._held = HeldRuntime(self.runtime, self.clock)
         self._due: dict[RoomKey, datetime] = {}
         self._clients: list[FakeClient] = []
         self._unseed: Callable[[], None] = lambda: None
@@ -125,7 +100,7 @@ class Harness:
 
     async def open(self) -> None:
         """Open the backend, ring nothing yet; the block form does this. To be answered by :meth:`close`, in any task."""
-        if self._engine is not None:
+        if self.is_open:
             message = "this harness is open already"
             raise RuntimeStateError(message)
         self._unseed = seed_turns(self.seed) if self._random is not None else self._unseed
@@ -146,7 +121,7 @@ class Harness:
         try:
             for client in self._clients:
                 await client.leave()
-            await self._end()
+            await self._held.end()
         except ClockStalledError:
             await self.abandon()
             raise
@@ -157,9 +132,9 @@ class Harness:
     async def abandon(self) -> None:
         """End the runtime as a crash would: what hangs in a failed test is not waited for."""
         try:
-            if self._engine is not None:
+            if self.is_open:
                 self.kill("the test failed")
-                await self._end()
+                await self._held.end()
         finally:
             self._leave()
 
@@ -169,30 +144,9 @@ class Harness:
         self._unseed = lambda: None
 
     async def _begin(self) -> None:
-        self._stop, self._ended, ready = Event(), Event(), Event()
         self._clients = []
         self._probe.look_on()
-
-        async def live() -> None:
-            """Hold the runtime in a task of its own: a test may restart it anywhere, whatever blocks it has open."""
-            try:
-                async with self.runtime as runtime:
-                    self._engine = engine = runtime.engine()
-                    ready.set()
-                    await self._stop.wait()
-                    if not engine.closing:
-                        # This token was taken with the stop; from here on the runtime counts its closing itself.
-                        engine.work.give()
-            except BaseException as error:  # noqa: BLE001 - told to the test, whichever task it runs in
-                self._failure = error
-            finally:
-                self._engine = None
-                self._ended.set()
-                ready.set()
-
-        current_loop().spawn(live)
-        await ready.wait()
-        engine = self._checked_engine()
+        engine = await self._held.begin()
         rows = await engine.all_rows(None)
         self._due.clear()
         self._due.update((row.room, from_micros(row.due)) for row in reversed(rows) if row.due is not None)
@@ -203,7 +157,7 @@ class Harness:
     @property
     def is_open(self) -> bool:
         """Whether a runtime runs."""
-        return self._engine is not None
+        return self._held.is_open
 
     def _hear_of_alarm(self, room: RoomKey, due: datetime | None) -> None:
         if due is None:
@@ -211,33 +165,10 @@ class Harness:
         else:
             self._due[room] = due
 
-    def _checked_engine(self) -> Engine:
-        """Give the running engine, or raise what ended it."""
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-        if self._engine is None:
-            message = "this harness is not open: use it inside `async with`"
-            raise RuntimeStateError(message)
-        return self._engine
-
-    async def _end(self) -> None:
-        """Let the runtime close; time passes only if something that it waits for sleeps."""
-        engine = self._checked_engine()
-        if not engine.closing:
-            engine.work.take()
-        self._stop.set()
-        while not self._ended.is_set():
-            await self.clock.settle()
-            if not self._ended.is_set():
-                await self.clock.advance_to_next()
-        if self._failure is not None:
-            self._checked_engine()
-
     async def restart(self) -> None:
         """Close the runtime and open it again: rooms are gone from memory, clients are closed, what was accepted is stored."""
         await self.settle()
-        await self._end()
+        await self._held.end()
         await self._begin()
         await self.settle()
 
@@ -251,14 +182,14 @@ class Harness:
 
     async def revive(self) -> None:
         """Start the runtime again, on what was durable, after :meth:`kill`."""
-        await self._end()
+        await self._held.end()
         await self._begin()
         await self.settle()
 
     def kill(self, why: str) -> None:
         """Kill the runtime at once, wherever this is called; nothing can be done with it until :meth:`revive`."""
         self._probe.look_away()
-        self._checked_engine().crash(RuntimeCrashedError(f"the runtime crashed: {why}"))
+        self._held.engine().crash(RuntimeCrashedError(f"the runtime crashed: {why}"))
 
     # --- time ----------------------------------------------------------------
 
@@ -268,15 +199,15 @@ class Harness:
 
     async def settle(self) -> None:
         """Wait until nothing is in flight; time stands still. See :meth:`FakeClock.settle`."""
-        self._checked_engine()
+        self._held.engine()
         await self.clock.settle()
-        self._checked_engine()
+        self._held.engine()
 
     async def advance(self, duration: timedelta) -> None:
         """Let time pass, waking whatever is due on the way, one at a time; see :meth:`FakeClock.advance`."""
         await self.settle()
         await self.clock.advance(duration)
-        self._checked_engine()
+        self._held.engine()
 
     async def advance_to(self, when: datetime) -> None:
         """Let time pass until a wall time."""
@@ -313,7 +244,7 @@ class Harness:
 
     def auto(self, *, limit: timedelta = timedelta(days=366)) -> AbstractAsyncContextManager[None]:
         """Let time pass by itself while the test waits for a room; see :meth:`FakeClock.auto`."""
-        self._checked_engine()
+        self._held.engine()
         return self.clock.auto(limit=limit)
 
     async def ring_due(self, limit: int | None = None) -> RingReport:
@@ -326,14 +257,14 @@ class Harness:
         return await self._pending()
 
     async def _pending(self) -> list[Pending]:
-        engine = self._checked_engine()
+        engine = self._held.engine()
         alarms = [
             Pending(from_micros(row.due), row.room, "alarm", row.name)
             for row in await engine.all_rows(None)
             if row.due is not None
         ]
         found = [each for each in self.clock.pending() if each.kind != "alarm"] + alarms
-        return sorted(found, key=lambda each: (each.due, each.room or RoomKey("", ""), each.kind, each.name))
+        return sorted(found, key=lambda each: each.rank)
 
     @property
     def fired(self) -> list[Fired]:
@@ -365,7 +296,7 @@ class Harness:
     async def put_to_sleep(self, room: RoomHandle) -> None:
         """Settle, and have a room leave memory now; an ``AssertionError`` says what keeps it awake."""
         await self.settle()
-        engine = self._checked_engine()
+        engine = self._held.engine()
         key = RoomKey(room.party, room.id)
         awake = engine.awake(key)
         if awake is not None and not engine.put_to_sleep(awake):
@@ -376,12 +307,12 @@ class Harness:
 
     def may_sleep(self, room: RoomHandle) -> bool:
         """Say whether a room is asleep, or nothing keeps it awake."""
-        awake = self._checked_engine().awake(RoomKey(room.party, room.id))
+        awake = self._held.engine().awake(RoomKey(room.party, room.id))
         return awake is None or awake.may_sleep
 
     def is_awake(self, room: RoomHandle) -> bool:
         """Say whether a room is in memory."""
-        return self._checked_engine().awake(RoomKey(room.party, room.id)) is not None
+        return self._held.engine().awake(RoomKey(room.party, room.id)) is not None
 
     async def connect(
         self,
@@ -453,7 +384,7 @@ class Harness:
 
         A room that awaits eviction is idle.
         """
-        engine = self._checked_engine()
+        engine = self._held.engine()
         found = engine.describe_work() + engine.describe_connections()
         found += [f"{room}: an alarm rings at {due.isoformat()}" for room, due in sorted(self._due.items())]
         if found:
@@ -475,9 +406,3 @@ class Harness:
 
 async def _nothing(_room: object) -> None:
     """Be an event in which nothing happens."""
-
-
-def make_backend(backend: StorageBackend | BackendFactory) -> StorageBackend:
-    """Give the backend that was given, or a fresh one of its maker."""
-    # A class has the shape of its instances.
-    return backend if isinstance(backend, StorageBackend) and not isinstance(backend, type) else backend()

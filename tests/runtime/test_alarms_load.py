@@ -13,7 +13,7 @@ from partyroom import Alarm, Every, Limits, RoomKey, Runtime, StorageBackend
 from partyroom._core.instants import to_micros
 from partyroom.backends.memory import MemoryBackend
 from partyroom.testing import FakeClock, Harness
-from partyroom.testing.harness import SteadyRandom
+from partyroom.testing._set_up import SteadyRandom
 from partyroom.types import AlarmRow, Commit
 from tests.runtime.boxes import do, make_store
 from tests.runtime.towers import DAY, HOUR, MINUTE, SECOND, START, Bell, Tower, ring_at, seconds

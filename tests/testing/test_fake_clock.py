@@ -16,8 +16,8 @@ from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import ClockStalledError, EndlessTimersError, ExpectationError
 from partyroom.testing import FakeClock, FaultyBackend, Fired, Harness, Pending
 from partyroom.testing._counted_work import RuntimeWork
+from partyroom.testing._stall_watch import StallWatch
 from partyroom.testing._waiting_places import waiting_place
-from partyroom.testing.fake_clock import _Watch
 from partyroom.types import RoomKey, Timer
 
 pytestmark = pytest.mark.anyio
@@ -284,7 +284,22 @@ async def test_an_alarm_that_was_deleted_or_put_off_is_not_waited_for() -> None:
         assert [] == await rooms.run_until_idle()
         while (fired := await rooms.advance_to_next()) is not None:
             assert "idle" == fired.kind
-        assert at(180) == rooms.now()
+        assert at(130) == rooms.now()
+
+
+async def test_a_deadline_that_was_not_needed_is_slept_for_but_neither_pending_nor_rung() -> None:
+    async with harness(alarms="manual") as rooms:
+        for number in range(100):
+            room = rooms.parties["watch"].get(f"{number}")
+            await room.call(Watch.arm, 0)
+            await rooms.put_to_sleep(room)
+        assert 100 == (await rooms.ring_due()).rung
+        # The limit of an alarm's handler, 15 minutes, that none of them came near to.
+        assert {"idle"} >= {each.kind for each in rooms.clock.pending()}
+        await rooms.run_until_idle()
+        assert START == rooms.now()
+        await rooms.advance(timedelta(hours=1))
+        assert {"idle"} >= {each.kind for each in rooms.fired}
 
 
 async def test_an_alarm_that_nobody_can_handle_is_not_waited_for() -> None:
@@ -512,7 +527,7 @@ async def test_a_runtime_that_is_not_open_has_nothing_in_flight() -> None:
 
 async def test_only_a_wait_in_which_nothing_changes_is_a_stall() -> None:
     lines: list[str] = []
-    watch = _Watch(3600, lambda: list(lines))
+    watch = StallWatch(3600, lambda: list(lines))
     with watch.scope(current_loop()) as scope:
         for _ in range(10):
             lines.append("something")
@@ -658,6 +673,23 @@ async def test_auto_waits_for_somebody_to_wait_for_something() -> None:
             await rooms.clock.sleep(MINUTE)
             tasks.cancel_scope.cancel()
         assert at(60) == rooms.now()
+
+
+async def test_inside_auto_a_test_may_move_time_as_well_and_they_take_turns() -> None:
+    async with harness() as rooms:
+        room = rooms.parties["watch"].get("a")
+        answers: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            answers.append(await rooms.parties["watch"].get(f"{seconds}").call(Watch.sleep, seconds))
+
+        async with rooms.auto(), anyio.create_task_group() as tasks:
+            for seconds in (1, 2, 3, 4, 5):
+                tasks.start_soon(sleep, seconds)
+            for _ in range(5):
+                await rooms.advance(SECOND)
+        assert [1, 2, 3, 4, 5] == sorted(answers)
+        await room.call(Watch.disarm)
 
 
 async def test_auto_ends_with_an_error_when_too_much_time_passes() -> None:

@@ -1,0 +1,61 @@
+"""How the options of a harness become a runtime.
+
+Owns the defaults of a runtime under test, as far as they differ from those in
+earnest.
+
+Promises that two runtimes of the same options do the same: no jitter, and ids by
+seed.
+
+Must never enter what it makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from random import Random  # noqa: TID251 - chance by a seed, which a test gives
+
+from typing_extensions import override
+
+from partyroom._services import RoomFactory
+from partyroom.backends.memory import MemoryBackend
+from partyroom.protocols import AlarmScheduler, StorageBackend
+from partyroom.runtime import Runtime
+from partyroom.testing.fake_clock import FakeClock
+from partyroom.testing.options import BackendFactory, HarnessOptions
+
+__all__ = ["SteadyRandom", "make_runtime"]
+
+
+class SteadyRandom(Random):
+    """Chance without the part that tests would have to allow for: no jitter, and ids by seed."""
+
+    @override
+    def random(self) -> float:
+        return 0.0
+
+
+def make_runtime(
+    parties: Mapping[str, RoomFactory], clock: FakeClock, scheduler: AlarmScheduler | None, options: HarnessOptions
+) -> Runtime:
+    """Make the runtime of a harness, on this clock, with a scheduler of the kit's own or the test's."""
+    return Runtime(
+        parties,
+        backend=_make_backend(options.get("backend", MemoryBackend)),
+        clock=clock,
+        scheduler=scheduler,
+        alarms=options.get("alarms", "auto"),
+        limits=options.get("limits"),
+        codec=options.get("codec"),
+        idle_timeout=options.get("idle_timeout", timedelta(seconds=10)),
+        max_awake=options.get("max_awake"),
+        close_timeout=options.get("close_timeout", timedelta(seconds=10)),
+        random=SteadyRandom(options.get("seed", 0)),
+        observer=options.get("observer"),
+    )
+
+
+def _make_backend(backend: StorageBackend | BackendFactory) -> StorageBackend:
+    """Give the backend that was given, or a fresh one of its maker."""
+    # A class has the shape of its instances.
+    return backend if isinstance(backend, StorageBackend) and not isinstance(backend, type) else backend()
