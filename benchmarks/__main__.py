@@ -1,63 +1,110 @@
 """``python -m benchmarks``: ask the questions, print one table.
 
 Names of questions ask those only. ``--quick`` runs everything at tiny size, to see that it works. ``--json FILE`` keeps the
-answers, ``--compare FILE`` sets them beside earlier ones, ``--svg FILE`` draws them.
+answers, ``--compare FILE`` sets them beside earlier ones, ``--svg FILE`` draws them, ``--publish`` draws them and writes
+them into the README. ``--from FILE`` takes kept answers instead of asking; given again, later ones win.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import platform
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import alarms, durable_objects, engine, footprint, rivals, storage
 from benchmarks.chart import draw
-from benchmarks.measure import LOOPS, QUESTIONS, Answer, ask, installed
+from benchmarks.kept import keep, publish, read, recall
+from benchmarks.measure import LOOPS, Answer, ask, installed
+from benchmarks.questions import QUESTIONS
+from benchmarks.table import as_markdown, header, heading, row
 from benchmarks.workerd import find_workerd
 
-FILES = (engine, storage, alarms, rivals, footprint, durable_objects)
-PACKAGES = ("partyroom", "anyio", "attrs", "trio", "uvloop", "apscheduler", "sqlalchemy")
+PACKAGES = ("partyroom", "anyio", "attrs", "trio", "uvloop", "apscheduler", "sqlalchemy", "aiosqlite", "dbos")
+ROOT = Path(__file__).parent.parent
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ask the questions, print one table.")
-    parser.add_argument("names", nargs="*", metavar="QUESTION", help=f"one of: {', '.join(QUESTIONS)}")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes and one run: not for figures")
-    parser.add_argument("--runs", type=int, default=5, help="runs after the warm-up (default: 5)")
-    parser.add_argument("--loop", action="append", choices=LOOPS, help="only this loop; may be given again")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the answers")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="answers that were kept earlier")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the answers")
+    parser = build_parser()
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in QUESTIONS]
     if unknown:
         parser.error(f"no question {', '.join(unknown)}; there are {', '.join(QUESTIONS)}")
-    earlier = json.loads(options.compare.read_text()) if options.compare else None
-    print(environment())
-    print(header(compared=earlier is not None))
-    answers: list[Answer] = []
-    for name in options.names or QUESTIONS:
-        for loop in options.loop or LOOPS:
-            if loop not in QUESTIONS[name].loops or (loop == "uvloop" and not installed("uvloop")):
-                continue
-            tell(f"{name} on {loop} ...")
-            answer = ask(QUESTIONS[name], loop, runs=1 if options.quick else options.runs, quick=options.quick)
-            tell("")
-            answers.append(answer)
-            print(row(answer, earlier), flush=True)
+    earlier: dict[str, Any] = read(options.compare)["answers"] if options.compare else {}
+    if options.taken:
+        kept = [read(path) for path in options.taken]
+        environment: str = kept[-1]["environment"]
+        source = iter(recall({name: answer for each in kept for name, answer in each["answers"].items()}, QUESTIONS))
+    else:
+        environment = describe_environment()
+        source = ask_each(options)
+    answers = show(source, environment, earlier)
     if options.json:
-        options.json.write_text(json.dumps(as_json(answers), indent=1))
+        keep(options.json, answers, environment)
     if options.svg:
         options.svg.write_text(draw(answers), encoding="utf-8")
+    if options.publish:
+        (options.publish / "benchmarks" / "figures.svg").write_text(draw(answers), encoding="utf-8")
+        publish(options.publish / "README.md", as_markdown(answers, environment))
     return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Say what may stand on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ask the questions, print one table.")
+    add = parser.add_argument
+    add("names", nargs="*", metavar="QUESTION", help=f"one of: {', '.join(QUESTIONS)}")
+    add("--quick", action="store_true", help="tiny sizes and one run: not for figures")
+    add("--runs", type=int, default=5, help="runs after the warm-up (default: 5)")
+    add("--loop", action="append", choices=LOOPS, help="only this loop; may be given again")
+    add("--json", type=Path, metavar="FILE", help="keep the answers")
+    add("--from", type=Path, metavar="FILE", action="append", dest="taken", help="take kept answers instead of asking")
+    add("--compare", type=Path, metavar="FILE", help="answers that were kept earlier")
+    add("--svg", type=Path, metavar="FILE", help="draw the answers")
+    add(
+        "--publish",
+        type=Path,
+        metavar="FOLDER",
+        nargs="?",
+        const=ROOT,
+        help="write README.md and benchmarks/figures.svg in this folder (default: this project's)",
+    )
+    return parser
+
+
+def ask_each(options: argparse.Namespace) -> Iterator[Answer]:
+    """Ask what was asked for, showing how far it is."""
+    runs = 1 if options.quick else options.runs
+    wanted = [
+        (name, loop)
+        for name in options.names or QUESTIONS
+        for loop in options.loop or LOOPS
+        if loop in QUESTIONS[name].loops and (loop != "uvloop" or installed("uvloop"))
+    ]
+    for number, (name, loop) in enumerate(wanted, 1):
+
+        def progress(done: int, where: str = f"{number} of {len(wanted)}: {name} on {loop}") -> None:
+            tell(f"{where}, run {done + 1} of {runs} ...")
+
+        yield ask(QUESTIONS[name], loop, runs=runs, quick=options.quick, progress=progress)
+        tell("")
+
+
+def show(answers: Iterator[Answer], environment: str, earlier: dict[str, Any]) -> list[Answer]:
+    """Print answers as they come; give them all."""
+    print(environment, header(), sep="\n\n")
+    found: list[Answer] = []
+    for answer in answers:
+        if not found or found[-1].question is not answer.question:
+            print(heading(answer.question))
+        print(row(answer, earlier.get(f"{answer.question.name}/{answer.loop}")), flush=True)
+        found.append(answer)
+    return found
 
 
 def tell(text: str) -> None:
@@ -67,85 +114,27 @@ def tell(text: str) -> None:
         sys.stderr.flush()
 
 
-def environment() -> str:
-    """Say what was measured with."""
+def describe_environment() -> str:
+    """Say what was measured with, and what else the machine had to do."""
     found = [f"{name} {number}" for name in PACKAGES if (number := installed(name))]
     workerd = find_workerd()
     if workerd is not None:
         found.append(subprocess.run([workerd, "--version"], check=True, capture_output=True, text=True).stdout.strip())
-    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{describe_load()}"
     return f"Python {platform.python_version()} on {system}; SQLite {sqlite3.sqlite_version}; {', '.join(found)}"
 
 
-COLUMNS = "{:<25} {:<8} {:>12} {:>12} {:>8} {:>15} {:>12} {:>6}  {}"
+if sys.platform == "win32":
 
-
-def header(*, compared: bool) -> str:
-    """Give the table's first line."""
-    last = "rivals" + ("; before" if compared else "")
-    return COLUMNS.format("question", "loop", "partyroom", "beside it", "ratio", "spread", "bar / aim", "", last)
-
-
-def row(answer: Answer, earlier: dict[str, Any] | None) -> str:
-    """Give an answer as a line of the table."""
-    asked = answer.question
-    notes = [note(name, value, asked.unit) for name, value in answer.rivals.items()]
-    before = (earlier or {}).get("answers", {}).get(f"{asked.name}/{answer.loop}")
-    if before is not None:
-        notes.append(f"before {before['ratio'] or before['ours']:,.3g}")
-    return COLUMNS.format(
-        asked.name,
-        answer.loop,
-        figure(answer.ours, asked.unit),
-        "" if answer.beside is None else figure(answer.beside, asked.unit),
-        "" if answer.ratio is None else figure(answer.ratio, "x"),
-        spread(answer),
-        "" if asked.at_least is None else f"{asked.at_least:g} / {asked.aim:g}",
-        answer.verdict,
-        ", ".join(notes),
-    ).rstrip()
-
-
-def spread(answer: Answer) -> str:
-    """Give the lowest and the highest ratio of a run."""
-    if answer.low is None or answer.high is None:
+    def describe_load() -> str:
+        """Say nothing: this system does not count it."""
         return ""
-    return f"{figure(answer.low, '').strip()} to {figure(answer.high, '').strip()}"
 
+else:
 
-def figure(value: float, unit: str) -> str:
-    """Give three digits that a person reads."""
-    if value and abs(value) < 1:
-        return f"{value:.2g} {unit}"
-    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
-    return f"{value:,.{digits}f} {unit}"
-
-
-def note(name: str, value: float, unit: str) -> str:
-    """Give a figure with what it is of; a name that says its own unit wins."""
-    of, _, own = name.partition(" in ")
-    return f"{of} {figure(value, own)}" if own else f"{name} {figure(value, unit)}"
-
-
-def as_json(answers: list[Answer]) -> dict[str, Any]:
-    """Give what a later run can be compared with."""
-    return {
-        "environment": environment(),
-        "answers": {
-            f"{answer.question.name}/{answer.loop}": {
-                "text": answer.question.text,
-                "beside": answer.question.beside_text,
-                "unit": answer.question.unit,
-                "ours": answer.ours,
-                "limit": answer.beside,
-                "ratio": answer.ratio,
-                "low": answer.low,
-                "high": answer.high,
-                "rivals": answer.rivals,
-            }
-            for answer in answers
-        },
-    }
+    def describe_load() -> str:
+        """Say how many programs wanted to run over the last minutes."""
+        return f" that {os.getloadavg()[1]:.1f} programs were using already"
 
 
 if __name__ == "__main__":

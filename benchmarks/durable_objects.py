@@ -15,6 +15,8 @@ from os import getpid
 from pathlib import Path
 from time import perf_counter, time
 
+from attrs import evolve
+
 from benchmarks.alarms import ring_all
 from benchmarks.engine import MICRO, calls
 from benchmarks.measure import Sample, in_fresh_process, question, run_on
@@ -85,7 +87,7 @@ def compare_steps(loop: str, count: int, verb: str, body: Callable[[RoomHandle, 
     """Measure steps in one room beside the same in one object."""
     with tempfile.TemporaryDirectory() as name:
         ours = run_on(loop, partial(in_one_room, Path(name) / "ours.db", count, body))
-    return Sample(ours / count * MICRO, measured(steps(verb, count)).get("workerd"))
+    return measured(ours / count * MICRO, steps(verb, count))
 
 
 @question(
@@ -99,7 +101,7 @@ def _room_to_room(loop: str, quick: bool) -> Sample:
     async def body(room: RoomHandle, count: int) -> None:
         await room.call(Box.call_often, "b", count)
 
-    return compare_steps(loop, 100 if quick else 5_000, "call", body)
+    return compare_steps(loop, 20 if quick else 5_000, "call", body)
 
 
 @question(
@@ -113,7 +115,7 @@ def _put_durable(loop: str, quick: bool) -> Sample:
     async def body(room: RoomHandle, count: int) -> None:
         await room.call(Box.write_durably, count)
 
-    return compare_steps(loop, 20 if quick else 1_000, "sync", body)
+    return compare_steps(loop, 5 if quick else 1_000, "sync", body)
 
 
 @question(
@@ -124,7 +126,7 @@ def _put_durable(loop: str, quick: bool) -> Sample:
     aim=0.1,
 )
 def _wake_disk(loop: str, quick: bool) -> Sample:
-    count = 20 if quick else 500
+    count = 5 if quick else 500
 
     def measure(program: str, folder: Path) -> float:
         with Workerd(program, folder) as workerd:
@@ -136,7 +138,7 @@ def _wake_disk(loop: str, quick: bool) -> Sample:
         path = Path(name) / "ours.db"
         run_on(loop, partial(in_each_room, path, count, Box.write))
         ours = run_on(loop, partial(in_each_room, path, count, Box.read))
-    return Sample(ours / count * MICRO, measured(measure).get("workerd"))
+    return measured(ours / count * MICRO, measure)
 
 
 @question(
@@ -148,20 +150,26 @@ def _wake_disk(loop: str, quick: bool) -> Sample:
     aim=10,
 )
 def _alarms(loop: str, quick: bool) -> Sample:
-    count = 50 if quick else 1_000
+    count = 10 if quick else 1_000
+    awake: dict[str, float] = {}
+
+    def arm(workerd: Workerd, lead: float) -> float:
+        due = time() + workerd.each("write", count) * 3 + lead
+        workerd.each("arm", count, int(due * 1000))
+        return due
 
     def measure(program: str, folder: Path) -> float:
-        # The objects must be stored, and workerd started anew, before their time comes; setting them takes syncs.
         with Workerd(program, folder) as workerd:
-            due = time() + workerd.each("write", count) * 3 + 4
-            workerd.each("arm", count, int(due * 1000))
+            awake["workerd, awake"] = count / workerd.ring_all(count, arm(workerd, 0.5))
+            # The objects must be stored, and workerd started anew, before their time comes.
+            due = arm(workerd, 1 if quick else 4)
         with Workerd(program, folder) as workerd:
             return count / workerd.ring_all(count, due)
 
     with tempfile.TemporaryDirectory() as name:
         dues = [datetime.now(UTC) - timedelta(seconds=1)] * count
         ours = run_on(loop, partial(ring_all, FileBackend(Path(name) / "ours.db"), dues))
-    return Sample(count / ours, measured(measure).get("workerd"))
+    return evolve(measured(count / ours, measure), rivals=awake)
 
 
 def awake_bytes(path: Path, count: int) -> float:
@@ -189,8 +197,8 @@ def awake_bytes(path: Path, count: int) -> float:
 )
 def _awake(loop: str, quick: bool) -> Sample:
     del loop
-    count = 300 if quick else 10_000
-    objects = 20 if quick else 500
+    count = 200 if quick else 10_000
+    objects = 5 if quick else 500
 
     def measure(program: str, folder: Path) -> float:
         with Workerd(program, folder) as workerd:
@@ -201,4 +209,4 @@ def _awake(loop: str, quick: bool) -> Sample:
 
     with tempfile.TemporaryDirectory() as name:
         ours = in_fresh_process(awake_bytes, Path(name) / "ours.db", count)
-    return Sample(ours, measured(measure).get("workerd"))
+    return measured(ours, measure)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
+from itertools import islice
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -20,12 +21,14 @@ import anyio
 import attrs
 
 from benchmarks.limits import Pipe, fan_out, round_trips
-from benchmarks.measure import Sample, question, run_on
+from benchmarks.measure import Sample, in_turns, question, run_on
 from partyroom import Client, Connection, Room, RoomHandle, Runtime
 from partyroom.backends.memory import MemoryBackend
 from partyroom.testing import FakeClock
 
 MICRO = 1_000_000
+TURNS = 10
+"""How often what is measured and what is measured beside it take turns."""
 
 
 class Plain(Room):
@@ -68,8 +71,12 @@ async def compare_calls(count: int, callers: int, rooms: int) -> Sample:
     async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
         handles = [runtime.parties["plain"].get(str(number)) for number in range(rooms)]
         await calls(handles, Plain.nothing, rooms, min(rooms, 100))
-        ours = await calls(handles, Plain.nothing, count, callers)
-    beside = await round_trips(count, callers, rooms)
+        # A turn reaches every room.
+        turns = min(TURNS, count // rooms)
+        each = count // turns
+        ours, beside = await in_turns(
+            turns, lambda: calls(handles, Plain.nothing, each, callers), lambda: round_trips(each, callers, rooms)
+        )
     return Sample(ours / count * MICRO, beside / count * MICRO)
 
 
@@ -78,32 +85,47 @@ QUEUES = "a round trip through two queues of the loop"
 
 @question("call", "a call to a warm room, one caller", QUEUES, at_least=3, aim=1.5)
 def _call(loop: str, quick: bool) -> Sample:
-    return run_on(loop, partial(compare_calls, 500 if quick else 20_000, 1, 1))
+    return run_on(loop, partial(compare_calls, 100 if quick else 20_000, 1, 1))
 
 
 @question("call-100-callers", "a call to a warm room, 100 callers", QUEUES, at_least=3, aim=1.5)
 def _call_many(loop: str, quick: bool) -> Sample:
-    return run_on(loop, partial(compare_calls, 1_000 if quick else 30_000, 100, 1))
+    return run_on(loop, partial(compare_calls, 200 if quick else 30_000, 100, 1))
 
 
 @question("call-10000-rooms", "a call to one of 10,000 warm rooms, 100 callers", QUEUES, at_least=3, aim=1.5)
 def _call_rooms(loop: str, quick: bool) -> Sample:
-    return run_on(loop, partial(compare_calls, 1_000 if quick else 30_000, 100, 100 if quick else 10_000))
+    return run_on(loop, partial(compare_calls, 200 if quick else 30_000, 100, 20 if quick else 10_000))
 
 
 @question("get-put", "an event with one get and one put, in memory", "a call that does nothing", at_least=2, aim=1.4)
 def _get_put(loop: str, quick: bool) -> Sample:
-    count = 500 if quick else 20_000
+    count = 100 if quick else 20_000
 
     async def main() -> Sample:
         async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
             handles = [runtime.parties["plain"].get("1")]
             await handles[0].call(Plain.count)
-            ours = await calls(handles, Plain.count, count, 1)
-            beside = await calls(handles, Plain.nothing, count, 1)
+            each = count // TURNS
+            ours, beside = await in_turns(
+                TURNS,
+                lambda: calls(handles, Plain.count, each, 1),
+                lambda: calls(handles, Plain.nothing, each, 1),
+            )
         return Sample(ours / count * MICRO, beside / count * MICRO)
 
     return run_on(loop, main)
+
+
+async def compare_messages(count: int, clients: int) -> Sample:
+    """Measure messages through a room to its clients beside queues by hand."""
+    each = count // min(TURNS, count)
+    async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
+        room = runtime.parties["plain"].get("1")
+        ours, beside = await in_turns(
+            count // each, lambda: messages(room, each, clients), lambda: fan_out(each, clients)
+        )
+    return Sample(ours / count * MICRO, beside / count * MICRO)
 
 
 async def messages(room: RoomHandle, count: int, clients: int) -> float:
@@ -132,14 +154,7 @@ async def messages(room: RoomHandle, count: int, clients: int) -> float:
 
 @question("fan-out", "a message through a room to 10 waiting clients", "10 queues by hand", at_least=3, aim=1.5)
 def _fan_out(loop: str, quick: bool) -> Sample:
-    count = 100 if quick else 3_000
-
-    async def main() -> Sample:
-        async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
-            ours = await messages(runtime.parties["plain"].get("1"), count, 10)
-        return Sample(ours / count * MICRO, await fan_out(count, 10) / count * MICRO)
-
-    return run_on(loop, main)
+    return run_on(loop, partial(compare_messages, 20 if quick else 3_000, 10))
 
 
 @question(
@@ -150,14 +165,9 @@ def _fan_out(loop: str, quick: bool) -> Sample:
     aim=1.2,
 )
 def _broadcast(loop: str, quick: bool) -> Sample:
-    count, clients = (2, 100) if quick else (30, 1_000)
-
-    async def main() -> Sample:
-        async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
-            ours = await messages(runtime.parties["plain"].get("1"), count, clients)
-        return Sample(ours / count * MICRO, await fan_out(count, clients) / count * MICRO)
-
-    return run_on(loop, main)
+    # Each turn connects all clients anew.
+    count, clients = (2, 20) if quick else (40, 1_000)
+    return run_on(loop, partial(compare_messages, count, clients))
 
 
 @attrs.define(eq=False)
@@ -185,13 +195,18 @@ async def start_things(count: int) -> float:
 
 @question("wake", "waking a sleeping room, in memory", "three attrs objects and one task", at_least=10, aim=4)
 def _wake(loop: str, quick: bool) -> Sample:
-    count = 200 if quick else 5_000
+    count = 50 if quick else 5_000
 
     async def main() -> Sample:
         async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
-            handles = [runtime.parties["plain"].get(str(number)) for number in range(count)]
-            ours = await calls(handles, Plain.nothing, count, 100)
-        return Sample(ours / count * MICRO, await start_things(count) / count * MICRO)
+            handles = (runtime.parties["plain"].get(str(number)) for number in range(count))
+            each = count // TURNS
+            ours, beside = await in_turns(
+                TURNS,
+                lambda: calls(list(islice(handles, each)), Plain.nothing, each, 100),
+                lambda: start_things(each),
+            )
+        return Sample(ours / count * MICRO, beside / count * MICRO)
 
     return run_on(loop, main)
 

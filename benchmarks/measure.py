@@ -15,12 +15,13 @@ import attrs
 
 __all__ = [
     "LOOPS",
-    "QUESTIONS",
+    "REGISTERED",
     "Answer",
     "Question",
     "Sample",
     "ask",
     "in_fresh_process",
+    "in_turns",
     "installed",
     "question",
     "run_on",
@@ -41,6 +42,8 @@ class Sample:
     """The limit or the rival that the bar is set by, measured in the same run; ``None`` for one that is not installed."""
     rivals: dict[str, float] = attrs.Factory(dict[str, float])
     """More figures to be seen beside it, in the question's unit, or in another if a name ends so: ``p99 in ms``."""
+    missing: str = ""
+    """Why there is nothing beside it: what is not installed."""
 
 
 @attrs.frozen
@@ -79,6 +82,7 @@ class Answer:
     high: float | None
     """The lowest and the highest ratio of a run."""
     rivals: dict[str, float]
+    missing: str = ""
 
     @property
     def verdict(self) -> str:
@@ -92,7 +96,7 @@ class Answer:
         return "aim" if value <= question.aim else "ok" if value <= question.at_least else "short"
 
 
-QUESTIONS: dict[str, Question] = {}
+REGISTERED: dict[str, Question] = {}
 
 
 def question(
@@ -108,19 +112,28 @@ def question(
     """Make a function that measures one run a line of the table."""
 
     def register(measure: Callable[[str, bool], Sample]) -> Callable[[str, bool], Sample]:
-        QUESTIONS[name] = Question(name, text, beside, unit, at_least, aim, loops, measure)
+        REGISTERED[name] = Question(name, text, beside, unit, at_least, aim, loops, measure)
         return measure
 
     return register
 
 
-def ask(asked: Question, loop: str, *, runs: int, quick: bool) -> Answer:
-    """Answer a question on one loop: a warm-up, then ``runs`` runs."""
-    asked.measure(loop, quick)
+def ask(
+    asked: Question, loop: str, *, runs: int, quick: bool, progress: Callable[[int], None] = lambda _done: None
+) -> Answer:
+    """Answer a question on one loop: a warm-up of tiny size, then ``runs`` runs; ``progress`` hears how many are done."""
+    if not quick:
+        asked.measure(loop, True)  # noqa: FBT003 - quick
     samples: list[Sample] = []
-    for _ in range(runs):
+    for done in range(runs):
+        progress(done)
+        # What earlier questions have left in memory is not looked through again and again by the collector.
         gc.collect()
-        samples.append(asked.measure(loop, quick))
+        gc.freeze()
+        try:
+            samples.append(asked.measure(loop, quick))
+        finally:
+            gc.unfreeze()
     ratios = [sample.ours / sample.beside for sample in samples if sample.beside]
     beside = [sample.beside for sample in samples if sample.beside is not None]
     names = {name for sample in samples for name in sample.rivals}
@@ -133,7 +146,19 @@ def ask(asked: Question, loop: str, *, runs: int, quick: bool) -> Answer:
         min(ratios, default=None),
         max(ratios, default=None),
         {name: median(sample.rivals[name] for sample in samples if name in sample.rivals) for name in sorted(names)},
+        samples[-1].missing,
     )
+
+
+async def in_turns(
+    turns: int, ours: Callable[[], Awaitable[float]], beside: Callable[[], Awaitable[float]]
+) -> tuple[float, float]:
+    """Give the seconds of two things that take turns, each so often: a machine is not as fast in one second as in the next."""
+    taken = [0.0, 0.0]
+    for _ in range(turns):
+        taken[0] += await ours()
+        taken[1] += await beside()
+    return taken[0], taken[1]
 
 
 def run_on(loop: str, main: Callable[[], Awaitable[T]]) -> T:

@@ -242,7 +242,7 @@ class Load:
     aim=0.85,
 )
 def _many_rooms(loop: str, quick: bool) -> Sample:
-    count, rooms = (400, 100) if quick else (50_000, 1000)
+    count, rooms = (200, 20) if quick else (50_000, 1_000)
     return Load(rooms, rooms, count, count, "in groups").compare(loop, quick=quick)
 
 
@@ -255,7 +255,7 @@ def _many_rooms(loop: str, quick: bool) -> Sample:
     aim=0.85,
 )
 def _one_caller(loop: str, quick: bool) -> Sample:
-    count = 100 if quick else 3_000
+    count = 20 if quick else 3_000
     return Load(1, 1, count, count, "with a hop").compare(loop, quick=quick)
 
 
@@ -268,7 +268,7 @@ def _one_caller(loop: str, quick: bool) -> Sample:
     aim=10,
 )
 def _many_callers(loop: str, quick: bool) -> Sample:
-    return Load(1, 100, 500 if quick else 20_000, 100 if quick else 3_000, "with a hop").compare(loop, quick=quick)
+    return Load(1, 100, 200 if quick else 20_000, 20 if quick else 3_000, "with a hop").compare(loop, quick=quick)
 
 
 # --- a busy loop -------------------------------------------------------------
@@ -316,7 +316,7 @@ async def busy_and_idle(folder: Path, rooms: int, count: int) -> tuple[float, fl
 def measure_busy(loop: str, quick: bool) -> tuple[float, float, float]:
     """Measure with a hundred callers in a hundred rooms."""
     with tempfile.TemporaryDirectory() as name:
-        return run_on(loop, partial(busy_and_idle, Path(name), 100, 500 if quick else 10_000))
+        return run_on(loop, partial(busy_and_idle, Path(name), 10 if quick else 100, 50 if quick else 10_000))
 
 
 @question(
@@ -349,7 +349,7 @@ def _busy_p99(loop: str, quick: bool) -> Sample:
 
 @question("cached-get", "a cached get inside an event", "a dict look-up and the codec's decode", at_least=3, aim=2)
 def _cached(loop: str, quick: bool) -> Sample:
-    count = 1_000 if quick else 100_000
+    count = 200 if quick else 100_000
 
     async def main() -> Sample:
         async with Runtime({"writer": Writer}, backend=MemoryBackend()) as runtime:
@@ -421,7 +421,7 @@ def wake(loop: str, count: int) -> Sample:
     aim=4,
 )
 def _cold(loop: str, quick: bool) -> Sample:
-    return wake(loop, 200) if quick else in_fresh_process(wake, loop, 10_000)
+    return wake(loop, 50) if quick else in_fresh_process(wake, loop, 10_000)
 
 
 # --- a large file ------------------------------------------------------------
@@ -483,5 +483,5 @@ def opening(loop: str, path: Path) -> Sample:
     aim=0.05,
 )
 def _open(loop: str, quick: bool) -> Sample:
-    path = large_file(1_000 if quick else 1_000_000)
+    path = large_file(100 if quick else 1_000_000)
     return opening(loop, path) if quick else in_fresh_process(opening, loop, path)

@@ -1,6 +1,7 @@
 """Durable Objects themselves: workerd, Cloudflare's runtime, with its rooms on the same disk.
 
-It is asked where it is on the ``PATH``: ``npm install workerd`` puts it into ``node_modules/.bin``. Its objects are driven
+It is looked for in the folder that ``PARTYROOM_NODE_MODULES`` names, then on the ``PATH``: ``npm install workerd`` puts it
+into ``node_modules/.bin``. Its objects are driven
 from inside, by ``worker.js``, so that what is measured holds one HTTP request for hundreds or thousands of steps.
 """
 
@@ -19,7 +20,9 @@ from time import perf_counter, sleep, time
 from typing import final
 from urllib.request import urlopen
 
-__all__ = ["Workerd", "find_workerd", "resident_bytes", "workerd_state"]
+from benchmarks.measure import Sample
+
+__all__ = ["Workerd", "find_workerd", "measured", "resident_bytes", "workerd_state"]
 
 CONFIG = """
 using Workerd = import "/workerd/workerd.capnp";
@@ -44,7 +47,10 @@ BATCH = 50
 
 def find_workerd() -> str | None:
     """Give the program's path, if it is installed; its control channel needs POSIX."""
-    return None if sys.platform == "win32" else shutil.which("workerd")
+    if sys.platform == "win32":
+        return None
+    modules = os.environ.get("PARTYROOM_NODE_MODULES")
+    return (shutil.which("workerd", path=f"{modules}/.bin") if modules else None) or shutil.which("workerd")
 
 
 def resident_bytes(pid: int) -> int:
@@ -116,10 +122,10 @@ class Workerd:
         return time() - due
 
 
-def measured(measure: Callable[[str, Path], float]) -> dict[str, float]:
-    """Give what is measured on workerd as a rival's figure; nothing if it is not installed."""
+def measured(ours: float, measure: Callable[[str, Path], float]) -> Sample:
+    """Give a sample whose figure beside ours is measured on workerd, if that is installed."""
     program = find_workerd()
     if program is None:
-        return {}
+        return Sample(ours, missing="workerd is neither in PARTYROOM_NODE_MODULES nor on the PATH")
     with workerd_state() as folder:
-        return {"workerd": measure(program, folder)}
+        return Sample(ours, measure(program, folder))
