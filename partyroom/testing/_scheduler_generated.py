@@ -56,6 +56,7 @@ class GeneratedCases(SchedulerSuite):
                         case _:
                             now += random.randint(1, 5)
                             done.append(f"until {now}")
+                    now += 1 if self.latest else 0
                     await trial.until(now)
                     rung = sorted((due, key) for key, due in pending.items() if due <= now)
                     pending = {key: due for key, due in pending.items() if due > now}

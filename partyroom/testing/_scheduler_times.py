@@ -122,23 +122,23 @@ class TimeCases(SchedulerSuite):
     async def test_the_wall_clock_set_forward(self, trial: SchedulerTrial) -> None:
         """What is due because the wall clock was set forward is woken within a minute."""
         if trial.can_jump:
-            trial.store(A, 1000)
+            trial.store(A, 200)
             async with trial.running():
-                trial.set_wall(2000)
+                trial.set_wall(400)
                 await trial.pass_by(60)
-                await trial.expect_woken("the clock set from 0 to 2000", (1000, A), late=1060)
+                await trial.expect_woken("the clock set from 0 to 400", (200, A), late=260)
 
     @case
     async def test_the_wall_clock_set_back(self, trial: SchedulerTrial) -> None:
         """What is not due any more because the wall clock was set back is not woken before it is due again."""
         if trial.can_jump:
-            trial.store(A, 1000)
+            trial.store(A, 200)
             async with trial.running():
-                trial.set_wall(-1000)
-                await trial.pass_by(1500)
-                await trial.expect_woken("1500 after the clock was set from 0 to -1000")
-                await trial.until(1000)
-                await trial.expect_woken("when it is due", (1000, A))
+                trial.set_wall(-200)
+                await trial.pass_by(300)
+                await trial.expect_woken("300 after the clock was set from 0 to -200")
+                await trial.until(200)
+                await trial.expect_woken("when it is due", (200, A))
 
 
 class ChangeCases(SchedulerSuite):

@@ -1,0 +1,76 @@
+"""The example of a host's own scheduler, judged by the contract, and with rooms on a file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+from partyroom import Alarm, AlarmScheduler, Clock, RetryPolicy, Room, Runtime
+from partyroom.backends.file import FileBackend
+from partyroom.testing import AlarmSchedulerContract
+
+pytest.importorskip("apscheduler", reason="the extra `apscheduler` is not installed")
+from apscheduler import AsyncScheduler
+
+from partyroom.examples.host_scheduler import HostScheduler
+
+
+class TestHostScheduler(AlarmSchedulerContract):
+    """It lives on APScheduler's time, which is the system's: what needs a clock that jumps is left out."""
+
+    patience = 5.0
+    on_real_time = True
+    tick = timedelta(milliseconds=30)
+
+    @override
+    def make_scheduler(self, clock: Clock, /) -> AlarmScheduler:
+        return HostScheduler(AsyncScheduler(), look_ahead=3 * self.tick)
+
+    @override
+    def opened(self, scheduler: AlarmScheduler, /) -> AbstractAsyncContextManager[object]:
+        assert isinstance(scheduler, HostScheduler)
+        return running(scheduler.host)
+
+
+@asynccontextmanager
+async def running(host: AsyncScheduler) -> AsyncGenerator[AsyncScheduler]:
+    async with host:
+        await host.start_in_background()
+        yield host
+
+
+class Egg(Room):
+    async def boil(self, how_long: timedelta) -> None:
+        await self.ctx.storage.set_alarm(how_long)
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        if not alarm.is_retry:
+            raise ConnectionError("no gas")
+        await self.ctx.storage.put("done", alarm.retry_count)
+        self.ctx.broadcast("done")
+
+
+Egg.alarm_retry = RetryPolicy(first_delay=timedelta(milliseconds=10))
+
+
+@pytest.mark.anyio
+async def test_rooms_on_a_file_ring_by_the_hosts_scheduler_after_a_restart_too(tmp_path: Path) -> None:
+    async with running(AsyncScheduler()) as host:
+        for rings in (1, 2):
+            backend = FileBackend(tmp_path / "rooms.db")
+            async with Runtime({"egg": Egg}, backend=backend, scheduler=HostScheduler(host)) as runtime:
+                eggs = [runtime.parties["egg"].get(name) for name in ("early", "late")]
+                async with eggs[0].connect() as early, eggs[1].connect() as late:
+                    if rings == 1:
+                        await eggs[0].call(Egg.boil, timedelta(milliseconds=20))
+                        await eggs[1].call(Egg.boil, timedelta(seconds=1))
+                        assert "done" == await early.receive()
+                        assert {} == await eggs[1].stored()
+                    else:
+                        assert "done" == await late.receive()
+                        assert {"done": 1} == await eggs[1].stored()
