@@ -70,11 +70,11 @@ class _Woken:
 class SchedulerTrial:
     """The scheduler that a case judges, and the world around it. Times are in ticks from the beginning of the case."""
 
-    def __init__(self, hooks: SchedulerHooks, clause: str) -> None:
+    def __init__(self, hooks: SchedulerHooks, clause: str, stretch: int) -> None:
         self._hooks = hooks
         self._clause = clause
         # One that may be late needs ticks that are longer than that, also where a case lets no time pass more than once.
-        self._tick = hooks.tick + 3 * hooks.latest
+        self._tick = hooks.tick * stretch + 3 * hooks.latest
         self._steps = 0
         self._hand = None if hooks.on_real_time else HandClock(self._count)
         self.clock: Clock = self._hand or REAL
@@ -304,12 +304,12 @@ class SchedulerTrial:
 
 
 async def judged_scheduler(
-    hooks: SchedulerHooks, clause: str, case: Callable[[SchedulerTrial], Awaitable[None]]
+    hooks: SchedulerHooks, clause: str, case: Callable[[SchedulerTrial], Awaitable[None]], stretch: int
 ) -> BrokenContractError | None:
     """Run a case on a new scheduler; give what it found wrong."""
 
     async def live() -> None:
-        await case(SchedulerTrial(hooks, clause))
+        await case(SchedulerTrial(hooks, clause, stretch))
 
     # The case's own waits end earlier, each with better words.
-    return await found_by(3 * hooks.patience, clause, live)
+    return await found_by(3 * stretch * hooks.patience, clause, live)

@@ -211,3 +211,22 @@ def test_a_generated_sequence_is_told_with_its_seed_and_its_steps() -> None:
     with pytest.raises(BrokenContractError, match=r"seed 0, \d+ steps:\n") as caught:
         Contract(lambda _: Never()).test_generated_sequences()
     assert "set 000" in caught.value.when
+
+
+class OnRealTime(Contract):
+    on_real_time = True
+    tick = timedelta(milliseconds=1)
+
+
+def test_on_real_time_a_finding_has_to_come_again_with_more_time() -> None:
+    made = 0
+
+    def make(clock: Clock) -> AlarmScheduler:
+        nonlocal made
+        made += 1
+        return Never() if made == 1 else alarm_loop(clock)
+
+    OnRealTime(make).test_at_its_time()
+    assert 2 + 1 == made
+    with pytest.raises(BrokenContractError):
+        OnRealTime(lambda _: Never()).test_at_its_time()
