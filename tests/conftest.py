@@ -48,6 +48,25 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(THOROUGH, deadline=None, max_examples=1000, database=None, print_blob=True)
 
 
+def params(item: pytest.Item) -> dict[str, Any]:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params if callspec else {}
+
+
+def is_on_another_loop(item: pytest.Item) -> bool:
+    return params(item).get("anyio_backend", BACKENDS["asyncio"]) is not BACKENDS["asyncio"]
+
+
+def is_on_another_store(item: pytest.Item) -> bool:
+    """Say whether a test that runs on several stores is on one that is not in memory, or that takes its time.
+
+    No store knows which loop it is on, but where it comes back from its thread, which its own tests and its contract try on
+    every loop. So all the loops with all the stores are many combinations that find nothing new: those of the plainest of
+    the one with all of the other are enough, but for a run of what takes minutes.
+    """
+    return any(isinstance(value, str) and value in {"file", "patient"} for value in params(item).values())
+
+
 def is_thorough(config: pytest.Config) -> bool:
     return bool("slow" == config.getoption("-m"))
 
@@ -60,8 +79,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give what takes minutes that time; and count what explores examples among it, where more of them are asked for."""
+    """Say what takes minutes, and give it that time."""
     for item in items:
+        if is_on_another_loop(item) and is_on_another_store(item):
+            item.add_marker(pytest.mark.slow)
         if is_thorough(config) and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):

@@ -96,8 +96,6 @@ EXAMPLES: list[tuple[PartyroomError, dict[str, object], str]] = [
 
 WITH_FIELDS = {type(error) for error, _, _ in EXAMPLES}
 
-every_example = pytest.mark.parametrize(("error", "fields", "text"), EXAMPLES)
-
 
 def test_all_lists_the_whole_tree_in_order() -> None:
     assert sorted(cls.__name__ for cls in CLASSES) == errors.__all__
@@ -121,17 +119,11 @@ def test_an_error_without_fields_is_its_message_also_after_pickling() -> None:
         assert (cls, "what happened") == (type(copy), str(copy))
 
 
-@every_example
-def test_an_error_keeps_its_facts_as_attributes(error: PartyroomError, fields: dict[str, object], text: str) -> None:
+@pytest.mark.parametrize(("error", "fields", "text"), EXAMPLES)
+def test_an_error_tells_its_facts_after_pickling_as_well(
+    error: PartyroomError, fields: dict[str, object], text: str
+) -> None:
     assert fields == {name: getattr(error, name) for name in fields}
-
-
-@every_example
-def test_an_error_says_its_facts_in_words(error: PartyroomError, fields: dict[str, object], text: str) -> None:
     assert text == str(error)
-
-
-@every_example
-def test_an_error_survives_pickling(error: PartyroomError, fields: dict[str, object], text: str) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(error), vars(error), text) == (type(copy), vars(copy), str(copy))

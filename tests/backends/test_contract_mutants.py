@@ -1188,23 +1188,22 @@ CASES = sorted(name for name in dir(BackendContract) if name.startswith("test_")
 
 
 @pytest.mark.parametrize(("case", "mutant"), MUTANTS, ids=[f"{mutant.__name__}-{case}" for case, mutant in MUTANTS])
-@pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_a_wrong_backend_is_caught_by_the_case_of_its_clause(
-    case: str, mutant: Callable[[], StorageBackend], loop: str
-) -> None:
-    contract = contract_of(mutant)
-    contract.loops = (loop,)
-    with pytest.raises(BrokenContractError) as caught:
-        getattr(contract, case)()
-    assert case == clause_of(caught.value)
+def test_a_wrong_backend_is_caught_by_the_case_of_its_clause(case: str, mutant: Callable[[], StorageBackend]) -> None:
+    for loop in ("asyncio", "trio"):
+        contract = contract_of(mutant)
+        contract.loops = (loop,)
+        with pytest.raises(BrokenContractError) as caught:
+            getattr(contract, case)()
+        assert case == clause_of(caught.value), loop
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_every_clause_has_a_wrong_backend(case: str) -> None:
-    assert case in {broken_case for broken_case, _ in MUTANTS}
+def test_every_clause_has_a_wrong_backend() -> None:
+    assert set(CASES) == {case for case, _ in MUTANTS}
 
 
 @pytest.mark.parametrize("backend", [Wrong, GivesReadOnlyMappings, Keeps, RaisesWhatItHasStored, RefusesProperly])
-@pytest.mark.parametrize("case", CASES)
-def test_a_right_backend_passes_every_case(case: str, backend: Callable[[], StorageBackend]) -> None:
-    getattr(contract_of(backend), case)()
+def test_a_right_backend_passes_every_case(backend: Callable[[], StorageBackend]) -> None:
+    contract = contract_of(backend)
+    contract.sequences = 3
+    for case in CASES:
+        getattr(contract, case)()

@@ -136,33 +136,32 @@ async def test_an_address_names_a_party_a_room_and_a_path(path: str, expected: s
     assert (200, expected) == (answer.status, answer.body.decode())
 
 
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [
-        ("/", 404),
-        ("/partiesx/chat/lobby", 404),
-        ("/parties", 404),
-        ("/parties/chat", 404),
-        ("/parties/chat/", 404),
-        ("/parties//lobby", 404),
-        ("/parties/nobody/lobby", 404),
-        ("/parties/chat/%FF", 400),
-        ("/parties/%FF/lobby", 400),
-        ("/parties/chat/lobby/%FF", 400),
-        ("/parties/chat/%ED%A0%80", 400),
-        ("/parties/chat/" + "x" * 1025, 414),
-        ("/parties/chat/" + "x" * 10_000_000, 414),
-        ("/parties/" + "x" * 10_000_000 + "/lobby", 414),
-        ("/parties/silent/lobby", 404),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-async def test_a_bad_address_has_a_status(path: str, status: int) -> None:
+BAD_ADDRESSES = [
+    ("/", 404),
+    ("/partiesx/chat/lobby", 404),
+    ("/parties", 404),
+    ("/parties/chat", 404),
+    ("/parties/chat/", 404),
+    ("/parties//lobby", 404),
+    ("/parties/nobody/lobby", 404),
+    ("/parties/chat/%FF", 400),
+    ("/parties/%FF/lobby", 400),
+    ("/parties/chat/lobby/%FF", 400),
+    ("/parties/chat/%ED%A0%80", 400),
+    ("/parties/chat/" + "x" * 1025, 414),
+    ("/parties/chat/" + "x" * 10_000_000, 414),
+    ("/parties/" + "x" * 10_000_000 + "/lobby", 414),
+    ("/parties/silent/lobby", 404),
+]
+
+
+async def test_a_bad_address_has_a_status() -> None:
     async with party_app() as app:
-        assert status == (await ask(app, "GET", path)).status
-        if "silent" not in path:
-            assert status == (await denial(app, path)).status
-        assert 0 == runtime_of(app).statistics().busy
+        for path, status in BAD_ADDRESSES:
+            assert status == (await ask(app, "GET", path)).status, path[:40]
+            if "silent" not in path:
+                assert status == (await denial(app, path)).status, path[:40]
+            assert 0 == runtime_of(app).statistics().busy
 
 
 async def test_a_server_that_does_not_tell_the_path_as_it_was_written_is_served_too() -> None:
@@ -657,26 +656,27 @@ async def test_a_room_that_a_hook_made_up_is_checked_too() -> None:
         assert 400 == (await ask(app, "GET", "/parties/chat/lobby")).status
 
 
-@pytest.mark.parametrize(
-    ("allowed", "origin", "host", "status"),
-    [
-        ((), "http://here.example", "here.example", 200),
-        ((), "https://here.example", "here.example:443", 200),
-        ((), "http://HERE.example:80", "here.example", 200),
-        ((), "http://here.example:8080", "here.example", 403),
-        ((), "http://evil.example", "here.example", 403),
-        ((), "null", "here.example", 403),
-        ((), "http://here.example:port", "here.example", 403),
-        ((), "http://[", "[", 403),
-        (("https://there.example",), "https://there.example", "here.example", 200),
-        (("https://there.example",), "https://evil.example", "here.example", 403),
-        ("*", "https://evil.example", "here.example", 200),
-    ],
-)
-async def test_a_page_of_another_origin_may_not_ask(allowed: Any, origin: str, host: str, status: int) -> None:
-    async with party_app(allowed_origins=allowed) as app:
-        headers = [(b"host", host.encode()), (b"origin", origin.encode())]
-        assert status == (await ask(app, "GET", "/parties/chat/lobby", raw_headers=headers)).status
+ORIGINS: list[tuple[Any, str, str, int]] = [
+    ((), "http://here.example", "here.example", 200),
+    ((), "https://here.example", "here.example:443", 200),
+    ((), "http://HERE.example:80", "here.example", 200),
+    ((), "http://here.example:8080", "here.example", 403),
+    ((), "http://evil.example", "here.example", 403),
+    ((), "null", "here.example", 403),
+    ((), "http://here.example:port", "here.example", 403),
+    ((), "http://[", "[", 403),
+    (("https://there.example",), "https://there.example", "here.example", 200),
+    (("https://there.example",), "https://evil.example", "here.example", 403),
+    ("*", "https://evil.example", "here.example", 200),
+]
+
+
+async def test_a_page_of_another_origin_may_not_ask() -> None:
+    for allowed, origin, host, status in ORIGINS:
+        async with party_app(allowed_origins=allowed) as app:
+            headers = [(b"host", host.encode()), (b"origin", origin.encode())]
+            answer = await ask(app, "GET", "/parties/chat/lobby", raw_headers=headers)
+            assert status == answer.status, (allowed, origin, host)
 
 
 async def test_origins_are_no_single_string() -> None:

@@ -533,8 +533,8 @@ def test_every_case_catches_somebody() -> None:
     assert set(CASES) == {case for case, _ in MUTANTS}
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_wrapper_that_changes_nothing_is_right(case: str) -> None:
+def test_a_wrapper_that_changes_nothing_is_right() -> None:
     contract: Any = Contract(Wrong)
     contract.patience = 20
-    getattr(contract, case)()
+    for case in CASES:
+        getattr(contract, case)()
