@@ -14,7 +14,7 @@ The map of the house, from the ground up; an import only ever points down:
 - ``_native``, ``_work``, ``_timers``, ``_workers``, ``_committer``, ``_room_clock``, ``_room_state``, ``_room_storage``,
   ``_alarm_loop``, ``connections``, ``clock``, ``codec``, ``backends``: effects, one each.
 - ``_services``, ``_watching``, ``_calls``, ``_ringing``, ``_room_context``, ``_room_runner``: one awake room, one event at a time.
-- ``_engine``, ``runtime``: who is awake, and the handles that reach them.
+- ``_figures``, ``_engine``, ``runtime``: who is awake, and the handles that reach them.
 
 A message: ``runtime`` handle -> ``_room_runner`` event -> the author's Room -> ``_room_storage`` put -> ``_core.units``
 layer -> the handler returns, the event is sealed -> ``_committer`` -> the backend's ``commit`` -> ``_core.output_gate``
@@ -99,12 +99,15 @@ from partyroom.types import (
     Commit,
     KeyRange,
     Limits,
+    PartyStatistics,
     RetryPolicy,
     RingFailure,
     RingReport,
     RoomKey,
     Statistics,
+    StoredStatistics,
     Timer,
+    WhyAwake,
 )
 
 __all__ = [
@@ -157,6 +160,7 @@ __all__ = [
     "Observer",
     "OutsideEventError",
     "Party",
+    "PartyStatistics",
     "PartyroomError",
     "RetryPolicy",
     "RingFailure",
@@ -175,11 +179,13 @@ __all__ = [
     "Statistics",
     "Storage",
     "StorageBackend",
+    "StoredStatistics",
     "SystemClock",
     "TaskGroup",
     "Timer",
     "UnknownPartyError",
     "Upcoming",
+    "WhyAwake",
     "WrongRoomError",
 ]
 

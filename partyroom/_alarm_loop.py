@@ -24,6 +24,7 @@ from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
 from partyroom._core.alarm_queue import AlarmQueue, Place
+from partyroom._log import about
 from partyroom._native import OneShot, current_loop
 from partyroom.protocols import AlarmScheduler, Clock, Upcoming
 from partyroom.types import RoomKey, Timer
@@ -173,7 +174,7 @@ class AlarmLoop(AlarmScheduler):
     async def _back_off(self, error: Exception) -> None:
         self._queue.abandon_reading()
         if not self._failures:
-            LOG.error("the next alarms cannot be read; trying again until they can", exc_info=error)
+            LOG.error("the next alarms cannot be read; trying again until they can", exc_info=error, extra=about())
         delay = BACK_OFF * 2 ** min(self._failures, BACK_OFF_DOUBLINGS)
         self._failures += 1
         self._lie_down()

@@ -30,6 +30,8 @@ from partyroom._committer import Committer
 from partyroom._core.instants import from_micros, to_micros
 from partyroom._core.read_cache import CacheBudget
 from partyroom._core.units import CURRENT, Event
+from partyroom._figures import count_parties, count_stored, explain
+from partyroom._log import about
 from partyroom._native import Loop, OneShot
 from partyroom._room_clock import ClockParts, microseconds
 from partyroom._room_runner import RoomRunner
@@ -40,7 +42,18 @@ from partyroom._workers import Workers
 from partyroom.connections import Connections, RoomConnection
 from partyroom.errors import ConnectionClosedError, RuntimeClosedError
 from partyroom.protocols import AlarmScheduler, Clock, Codec, Party, StorageBackend, Upcoming
-from partyroom.types import AlarmCursor, AlarmRow, Limits, RingFailure, RingReport, RoomKey, Statistics, Timer
+from partyroom.types import (
+    AlarmCursor,
+    AlarmRow,
+    Limits,
+    RingFailure,
+    RingReport,
+    RoomKey,
+    Statistics,
+    StoredStatistics,
+    Timer,
+    WhyAwake,
+)
 
 __all__ = ["Engine", "Settings"]
 
@@ -115,6 +128,7 @@ class Engine(Keeper):
             loop=loop,
             work=self.work,
             clock=ClockParts(clock, loop, self.work, self._monotonic, self._wall),
+            monotonic=clock.monotonic,
             backend=settings.backend,
             committer=self._committer,
             workers=self.workers,
@@ -307,9 +321,7 @@ class Engine(Keeper):
             self._settings.probe.event_failed(event, error, heard=heard)
         if heard or self._is_crashed:
             return
-        self._settings.log.error(
-            "%s failed", event, exc_info=error, extra={"room": str(event.place.key), "event": event.name}
-        )
+        self._settings.log.error("%s failed", event, exc_info=error, extra=about(event.place.key, event.name))
 
     # --- alarms --------------------------------------------------------------
 
@@ -333,9 +345,8 @@ class Engine(Keeper):
         """Say once for each class that an alarm of it waits."""
         if room_type not in self._told:
             self._told.add(room_type)
-            self._settings.log.warning(
-                "%s: an alarm is due, but %s has no on_alarm; it waits", room, room_type.__name__
-            )
+            text = "%s: an alarm is due, but %s has no on_alarm; it waits"
+            self._settings.log.warning(text, room, room_type.__name__, extra=about(room, "on_alarm"))
         if self._scheduler is not None:
             self._scheduler.changed(room, None)
 
@@ -361,7 +372,8 @@ class Engine(Keeper):
                         found.append(row)
                 elif row.room.party not in self._told:
                     self._told.add(row.room.party)
-                    self._settings.log.warning("alarms of the party %r wait: it is not registered", row.room.party)
+                    text = "alarms of the party %r wait: it is not registered"
+                    self._settings.log.warning(text, row.room.party, extra=about(row.room, "on_alarm"))
             if len(rows) < limit:
                 break
             last = rows[-1]
@@ -463,9 +475,10 @@ class Engine(Keeper):
         """End what the deadline finds running, and say what it was."""
         self._is_over = True
         for room in list(self._rooms.values()):
-            names = [event.name for event in room.unfinished()] + [task.name for task in room.background]
+            names = ", ".join(each.name for each in (*room.unfinished(), *room.background))
             if names:
-                self._settings.log.warning("%s: cut off by the runtime's closing: %s", room.key, ", ".join(names))
+                text = "%s: cut off by the runtime's closing: %s"
+                self._settings.log.warning(text, room.key, names, extra=about(room.key, names))
                 room.cut_off(RuntimeClosedError(f"{room.key}: the runtime was closed before the event had ended"))
 
     def _let_go(self, error: ConnectionClosedError) -> None:
@@ -518,10 +531,29 @@ class Engine(Keeper):
 
     def statistics(self) -> Statistics:
         """Give the figures of this moment."""
+        rooms = self._rooms.values()
         return Statistics(
-            awake=len(self._rooms),
+            awake=len(rooms),
+            waking=sum(room.is_waking for room in rooms),
             busy=self._busy,
             idle=len(self._idle),
+            running=sum(room.running is not None for room in rooms),
+            waiting=sum(len(room.mailbox) for room in rooms),
             commits=self._committer.commits,
             groups=self._committer.groups,
+            parties=count_parties(self._parties, self._rooms, self._connections),
         )
+
+    async def stored_statistics(self) -> dict[str, StoredStatistics]:
+        """Count what is stored, by party."""
+        settings = self._settings
+        return await count_stored(settings.backend, self._parties, self._rooms.__contains__, settings.clock.now())
+
+    def why_awake(self, key: RoomKey) -> WhyAwake:
+        """Say what keeps a room awake, or that nothing does."""
+        room = self._rooms.get(key)
+        if room is None:
+            return WhyAwake(room=key)
+        clock, since = self._settings.clock, self._idle.get(room)
+        rest = None if since is None else self._settings.idle_timeout - timedelta(microseconds=self._ticks() - since)
+        return explain(room, clock.monotonic(), None if rest is None else clock.now() + rest)

@@ -167,6 +167,16 @@ class RoomRunner:
         return self._is_active
 
     @property
+    def is_waking(self) -> bool:
+        """Whether something is to be done in it, and it is not started yet."""
+        return self._is_active and not self._is_started
+
+    @property
+    def hibernates(self) -> bool:
+        """Whether clients do not keep it awake."""
+        return self._hibernates
+
+    @property
     def background(self) -> BackgroundTasks | tuple[()]:
         """The tasks that it has started beside its events."""
         return () if self._background is None else self._background
@@ -297,6 +307,7 @@ class RoomRunner:
         if limit is not None:
             self._limit_time(event, limit)
         CURRENT.set(event)
+        event.since = services.monotonic()
         if services.probe is not None:
             services.probe.event_began(event)
 

@@ -192,6 +192,8 @@ class Services:
     loop: Loop
     work: Work
     clock: ClockParts
+    monotonic: Callable[[], float]
+    """The clock's own: asked for each event."""
     backend: StorageBackend
     committer: Committer
     workers: Workers

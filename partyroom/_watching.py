@@ -21,6 +21,7 @@ from typing_extensions import override
 from partyroom._core.alarm_life import is_given_up
 from partyroom._core.instants import from_micros
 from partyroom._core.units import Event
+from partyroom._log import about
 from partyroom._native import Loop, current_loop
 from partyroom._services import Probe
 from partyroom.errors import CommitError
@@ -62,7 +63,8 @@ class Watch(Probe):
         except Exception:  # noqa: BLE001 - nothing that looks on may break what it looks at
             if not self._has_failed:
                 self._has_failed = True
-                self._log.exception("the observer failed, which is not told again: %r", self._observer)
+                text = "the observer failed, which is not told again: %r"
+                self._log.exception(text, self._observer, extra=about())
 
     # --- what the testing kit decides ----------------------------------------
 

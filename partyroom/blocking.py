@@ -35,7 +35,7 @@ from partyroom.errors import ConnectionClosedError, RuntimeClosedError, RuntimeS
 from partyroom.observer import Observer
 from partyroom.protocols import AlarmScheduler, Client, Clock, Codec, Party, RoomHandle, StorageBackend
 from partyroom.runtime import Runtime
-from partyroom.types import AlarmInfo, Limits, RingReport, Statistics
+from partyroom.types import AlarmInfo, Limits, RingReport, Statistics, StoredStatistics, WhyAwake
 
 __all__ = ["BlockingClient", "BlockingParty", "BlockingRoomHandle", "BlockingRuntime"]
 
@@ -170,6 +170,19 @@ class BlockingRuntime:
 
         async def ask() -> Statistics:
             return self._runtime.statistics()
+
+        return self._ask(ask)
+
+    def stored_statistics(self) -> Mapping[str, StoredStatistics]:
+        """Count the rooms and alarms that are stored, by party; see :meth:`partyroom.Runtime.stored_statistics`."""
+        return self._ask(self._runtime.stored_statistics)
+
+    def why_awake(self, room: BlockingRoomHandle, /) -> WhyAwake:
+        """Say why a room is in memory; see :meth:`partyroom.Runtime.why_awake`."""
+        handle = self._runtime.parties[room.party].get(room.id)
+
+        async def ask() -> WhyAwake:
+            return self._runtime.why_awake(handle)
 
         return self._ask(ask)
 

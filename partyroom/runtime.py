@@ -32,6 +32,7 @@ from partyroom._core.instants import to_micros
 from partyroom._core.keys import check_limit, check_name, check_room_id, key_range
 from partyroom._engine import Engine, Settings
 from partyroom._handlers import run_method, run_on_connect, run_on_message, run_on_request
+from partyroom._log import about
 from partyroom._native import current_loop
 from partyroom._room_storage import RoomStorage
 from partyroom._services import Probe, RoomFactory, Services
@@ -48,7 +49,18 @@ from partyroom.errors import (
 )
 from partyroom.observer import Observer
 from partyroom.protocols import AlarmScheduler, Client, Clock, Codec, Party, RoomHandle, StorageBackend
-from partyroom.types import AlarmCursor, AlarmInfo, KeyRange, Limits, RingReport, RoomKey, Statistics, Timer
+from partyroom.types import (
+    AlarmCursor,
+    AlarmInfo,
+    KeyRange,
+    Limits,
+    RingReport,
+    RoomKey,
+    Statistics,
+    StoredStatistics,
+    Timer,
+    WhyAwake,
+)
 
 __all__ = ["Runtime"]
 
@@ -189,7 +201,7 @@ class Runtime:
             except Exception:
                 if not is_failing:
                     raise
-                self._settings.log.exception("the backend could not be closed")
+                self._settings.log.exception("the backend could not be closed", extra=about())
 
     def crash(self, error: RuntimeClosedError) -> None:
         """Stop as a killed process would, for tests: nothing more is committed, and whoever waits gets ``error``.
@@ -295,8 +307,27 @@ class Runtime:
         return [] if self._engine is None else self._engine.pending_timers()
 
     def statistics(self) -> Statistics:
-        """Give the figures of this moment."""
+        """Give the figures of this moment: of rooms in memory, events and commits.
+
+        It reads nothing, and looks at each room in memory once. What is stored is counted by :meth:`stored_statistics`.
+        """
         return self.engine().statistics()
+
+    async def stored_statistics(self) -> Mapping[str, StoredStatistics]:
+        """Count the rooms and alarms that are stored, by party: asleep, due, late, failed.
+
+        It reads the ids of all rooms and all alarms, a page at a time, while everything goes on: with a million of them
+        that is some seconds, and what changes meanwhile is counted as it was or as it is.
+        """
+        return await self.engine().stored_statistics()
+
+    def why_awake(self, room: RoomHandle, /) -> WhyAwake:
+        """Say why a room is in memory: by fields for a program, by lines for a person; false if it is asleep.
+
+        An event that runs or waits, background tasks, commits that were not answered, clients that it has to be awake
+        for; or nothing any more, and until when it stays all the same. Looking wakes no room.
+        """
+        return self.engine().why_awake(RoomKey(room.party, room.id))
 
 
 def _check_alarms(alarms: str) -> None:

@@ -18,7 +18,7 @@ ROWS = (
     ("recurrence",),
     ("types",),
     # contracts, and the loop's own wake-up
-    ("observer", "protocols", "_native"),
+    ("observer", "protocols", "_log", "_native"),
     # decisions, sans-I/O
     ("_core",),
     # what counts the work in flight, and the timers and threads that are counted
@@ -36,6 +36,8 @@ ROWS = (
     ("_room_context",),
     # one awake room, one event at a time
     ("_room_runner",),
+    # what is told of them
+    ("_figures",),
     # who is awake: routing, eviction, close
     ("_engine",),
     # what a host holds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -68,6 +69,22 @@ def test_the_package_says_that_it_is_typed() -> None:
 def test_no_test_sleeps_or_pretends() -> None:
     found = [(path, WAITS_OR_PRETENDS.findall(path.read_text(encoding="utf-8"))) for path in TESTS]
     assert [] == [(path, lines) for path, lines in found if lines]
+
+
+LOGS = {"debug", "info", "warning", "error", "exception", "critical"}
+
+
+def test_every_record_of_the_log_says_its_room_and_event() -> None:
+    calls = [
+        (path.name, call.lineno, {each.arg: each.value for each in call.keywords}.get("extra"))
+        for path in SOURCES
+        if path.is_relative_to(ROOT / "partyroom")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in LOGS
+        if ast.unparse(call.func.value).rpartition(".")[2] in {"LOG", "log", "_log"}
+    ]
+    assert [] == [(name, line) for name, line, extra in calls if "about(" not in ast.unparse(extra or ast.Constant(""))]
+    assert len(calls) > 10
 
 
 def test_no_comment_leaves_a_line_out_of_coverage() -> None:

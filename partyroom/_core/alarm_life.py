@@ -40,6 +40,7 @@ __all__ = [
     "pause",
     "resume",
     "ring_again",
+    "status_of",
 ]
 
 ERROR_LENGTH: Final = 1000
@@ -245,6 +246,11 @@ def look_at(row: AlarmRow, codec: Codec) -> AlarmInfo:
         retry_count=record.retry_count,
         last_error=record.error if error is None else _text(error),
     )
+
+
+def status_of(row: AlarmRow) -> Literal["pending", "retrying", "paused", "failed"]:
+    """Say what an alarm waits for. One that cannot be read, and is not due, has failed."""
+    return _status(row, _decoded(row) or AlarmRecord(""))
 
 
 def _status(row: AlarmRow, record: AlarmRecord) -> Literal["pending", "retrying", "paused", "failed"]:

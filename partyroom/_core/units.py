@@ -184,6 +184,8 @@ class Event(Unit):
     is_inside: bool = False
     """Whether it has a place in its room's mailbox."""
     begun: bool = False
+    since: float | None = None
+    """When its handler began, in monotonic seconds."""
     cut: BaseException | None = None
     """Why the runtime ended this event before its handler did: what its caller gets, whatever the handler does."""
     calls: list[Event] | None = None

@@ -18,11 +18,13 @@ from typing import Final, cast
 
 from anyio import create_task_group
 
+from partyroom._log import about
 from partyroom.asgi._asgi import ASGIApp, Message, Receive, Scope, Send
 from partyroom.asgi._routing import Refused
 from partyroom.asgi.messages import Request, Response
 from partyroom.errors import EventTimeoutError, NoHandlerError, RuntimeClosedError
 from partyroom.protocols import RoomHandle
+from partyroom.types import RoomKey
 
 __all__ = ["ClientLeft", "ask_room", "limited", "read_body", "respond"]
 
@@ -97,7 +99,9 @@ async def _answer(handle: RoomHandle, request: object) -> object:
         return _failure(handle, error)
     if isinstance(answer, Response) or callable(answer):
         return answer
-    LOG.error("%s/%s: on_request gave %s; a Response is wanted", handle.party, handle.id, type(answer).__name__)
+    room = RoomKey(handle.party, handle.id)
+    text = "%s: on_request gave %s; a Response is wanted"
+    LOG.error(text, room, type(answer).__name__, extra=about(room, "on_request"))
     return Response("the room failed", 500)
 
 
@@ -106,16 +110,17 @@ def _failure(handle: RoomHandle, error: Exception) -> Response:
     if isinstance(error, NoHandlerError):
         return Response("this room answers no requests", 404)
     if isinstance(error, RuntimeClosedError):
-        return unavailable(error)
-    LOG.error("%s/%s: on_request failed", handle.party, handle.id, exc_info=error)
+        return unavailable(error, RoomKey(handle.party, handle.id))
+    room = RoomKey(handle.party, handle.id)
+    LOG.error("%s: on_request failed", room, exc_info=error, extra=about(room, "on_request"))
     if isinstance(error, EventTimeoutError):
         return Response("the room took too long", 504)
     return Response("the room failed", 500)
 
 
-def unavailable(error: RuntimeClosedError) -> Response:
+def unavailable(error: RuntimeClosedError, room: RoomKey) -> Response:
     """Say that there are no rooms now."""
-    LOG.warning("a request cannot be served: %s", error)
+    LOG.warning("a request cannot be served: %s", error, extra=about(room))
     return Response("there are no rooms at the moment", 503, {"retry-after": "1"})
 
 

@@ -17,6 +17,7 @@ import logging
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
 
+from partyroom._log import about
 from partyroom.asgi._asgi import ASGIApp, Message, Receive, Scope, Send
 from partyroom.errors import PartyroomError, RuntimeClosedError
 from partyroom.runtime import Runtime
@@ -37,7 +38,7 @@ async def serve_lifespan(runtime: Runtime, app: ASGIApp | None, scope: Scope, re
         life = _life_of(runtime)
         await life.__aenter__()
     except PartyroomError as error:
-        LOG.exception("the runtime could not be opened")
+        LOG.exception("the runtime could not be opened", extra=about())
         await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
         return
     try:
@@ -83,7 +84,7 @@ class _Inner:
         except Exception as error:
             if self._has_spoken:
                 raise
-            LOG.info("the inner application has no lifespan: %s: %s", type(error).__name__, error)
+            LOG.info("the inner application has no lifespan: %s: %s", type(error).__name__, error, extra=about())
         return self._has_spoken
 
     async def _receive(self) -> Message:

@@ -24,6 +24,7 @@ from typing import Any, Final, final
 import attrs
 from anyio import CancelScope, create_task_group
 
+from partyroom._log import about
 from partyroom.asgi._asgi import Message, Receive, Scope, Send
 from partyroom.asgi._http import unavailable
 from partyroom.asgi.messages import Response
@@ -35,6 +36,7 @@ from partyroom.errors import (
     RuntimeClosedError,
 )
 from partyroom.protocols import Client, Clock
+from partyroom.types import RoomKey
 
 __all__ = ["Manners", "WebSocket", "deny"]
 
@@ -97,6 +99,7 @@ class WebSocket:
         "_left",
         "_manners",
         "_receive",
+        "_room",
         "_scope",
         "_send",
         "_subprotocol",
@@ -104,12 +107,21 @@ class WebSocket:
         "_writing",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, subprotocol: str | None, manners: Manners) -> None:
+    def __init__(  # noqa: PLR0917 - the three of ASGI, and what is known of the client
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        subprotocol: str | None,
+        manners: Manners,
+        room: RoomKey,
+    ) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._subprotocol = subprotocol
         self._manners = manners
+        self._room = room
         # A room's code may be what closes the connection: what is started then must not be part of its event.
         self._context = copy_context()
         self._writing = CancelScope()
@@ -139,19 +151,22 @@ class WebSocket:
             client = await connecting.__aenter__()
         except ConnectRejectedError as error:
             if error.__cause__ is not None:
-                LOG.exception("a client could not be let in", exc_info=error.__cause__)
+                self._log_failure(error.__cause__)
             await self._refuse(error.code, error.reason)
             return None
         except RuntimeClosedError as error:
-            await deny(unavailable(error), self._scope, self._send)
+            await deny(unavailable(error, self._room), self._scope, self._send)
             return None
-        except PartyroomError:
+        except PartyroomError as error:
             # The room's own fault, or a hook's: what it was stands in the log only.
-            LOG.exception("a client could not be let in")
+            self._log_failure(error)
             await self._refuse(INTERNAL_ERROR, "on_connect failed")
             return None
         assert isinstance(client, RoomClient)
         return client
+
+    def _log_failure(self, error: BaseException) -> None:
+        LOG.error("a client could not be let in", exc_info=error, extra=about(self._room, "on_connect"))
 
     async def _refuse(self, code: int, reason: str) -> None:
         # A browser shows its page the code of a close frame, and nothing of a refused handshake.

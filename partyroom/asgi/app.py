@@ -22,6 +22,7 @@ import attrs
 from typing_extensions import override
 
 from partyroom._core.keys import check_name
+from partyroom._log import about
 from partyroom.asgi._asgi import ASGIApp, Receive, Scope, Send
 from partyroom.asgi._http import ClientLeft, ask_room, limited, read_body, respond
 from partyroom.asgi._lifespan import serve_lifespan
@@ -65,6 +66,10 @@ class _Visit:
     def take_connecting(self) -> AbstractAsyncContextManager[Client]:
         """Give the way in, and let go of it."""
         return self._connecting.pop()
+
+
+def _about(request: Request) -> dict[str, str]:
+    return about(RoomKey(request.party, request.room_id))
 
 
 @final
@@ -234,13 +239,14 @@ class PartyApp:
         try:
             answer: Any = await hook(request)
         except Exception:
-            LOG.exception("a hook failed, so nobody was let in: %s", request.url)
+            LOG.exception("a hook failed, so nobody was let in: %s", request.url, extra=_about(request))
             return Response("the host failed", 500)
         if answer is None:
             return request
         if isinstance(answer, (wanted, Response)):
             return answer
-        LOG.error("a hook gave %s; None, a %s or a Response is wanted", type(answer).__name__, wanted.__name__)
+        text = "a hook gave %s; None, a %s or a Response is wanted"
+        LOG.error(text, type(answer).__name__, wanted.__name__, extra=_about(request))
         return Response("the host failed", 500)
 
     # --- WebSocket -----------------------------------------------------------
@@ -255,7 +261,9 @@ class PartyApp:
             visit = await self._let_in(make_connect_request(scope, route))
             with self._place_in(visit.room):
                 # Nothing here holds the request for as long as the client stays: with many of them, that is what counts.
-                await WebSocket(scope, receive, send, visit.subprotocol, self._manners).serve(visit.take_connecting())
+                await WebSocket(scope, receive, send, visit.subprotocol, self._manners, visit.room).serve(
+                    visit.take_connecting()
+                )
         except Refused as refused:
             await deny(refused.response, scope, send)
         finally:

@@ -91,6 +91,8 @@ def test_the_verbs_wait_and_keep_their_types(runtime: BlockingRuntime) -> None:
     assert thing is runtime.parties["echo"].get("1").request(thing)
     runtime.wait_idle()
     assert 0 == runtime.statistics().busy
+    assert 1 == runtime.stored_statistics()["counter"].rooms
+    assert runtime.why_awake(room).sleeps_at
     assert runtime.next_alarm() is None
 
 
