@@ -45,7 +45,7 @@ ROWS = (
     # the face
     ("__init__",),
     # adapters: what a host mounts, what a test author uses
-    ("asgi", "blocking", "testing"),
+    ("asgi", "blocking", "otel", "testing"),
     # what a person types
     ("_cli",),
     ("__main__",),
