@@ -8,7 +8,7 @@ mounts (:mod:`partyroom.asgi`, :mod:`partyroom.blocking`) and the testing kit
 The map of the house, from the ground up; an import only ever points down:
 
 - ``errors``, ``types``, ``recurrence``: the words. ``protocols``: the contracts, to be read from top to bottom;
-  ``observer``: what looks on.
+  ``observer``, ``statistics``: what looks on, and what it sees.
 - ``_core``: decisions without input and output: keys, layers of writes, the read cache, the mailbox, the output gate,
   the order of alarms, retries, recurrences.
 - ``_native``, ``_work``, ``_timers``, ``_workers``, ``_committer``, ``_room_clock``, ``_room_state``, ``_room_storage``,
@@ -25,7 +25,7 @@ An alarm: ``_room_storage`` set_alarm, in the event's own commit -> ``_alarm_loo
 handler's own commit; raised: ``_core.retry``.
 
 Must never load what a program did not ask for: no event loop, no SQLite, no testing kit. What makes rooms run
-(:class:`Runtime`, :class:`JsonCodec`, :class:`SystemClock`) is loaded when it is first named, so that a module which
+(:class:`Runtime`, :class:`JsonCodec`, :class:`SystemClock`), and what looks at it, is loaded when it is first named, so that a module which
 only writes rooms pays for words and contracts alone; ``__init__.pyi`` tells type checkers what that is.
 """
 
@@ -73,7 +73,6 @@ from partyroom.errors import (
     UnknownPartyError,
     WrongRoomError,
 )
-from partyroom.observer import AlarmOutcome, CommitInfo, EventInfo, Observer
 from partyroom.protocols import (
     AlarmScheduler,
     Client,
@@ -99,15 +98,11 @@ from partyroom.types import (
     Commit,
     KeyRange,
     Limits,
-    PartyStatistics,
     RetryPolicy,
     RingFailure,
     RingReport,
     RoomKey,
-    Statistics,
-    StoredStatistics,
     Timer,
-    WhyAwake,
 )
 
 __all__ = [
@@ -190,15 +185,31 @@ __all__ = [
 ]
 
 LATE: Final = {
+    "AlarmOutcome": "partyroom.observer",
+    "CommitInfo": "partyroom.observer",
+    "EventInfo": "partyroom.observer",
     "JsonCodec": "partyroom.codec",
+    "Observer": "partyroom.observer",
+    "PartyStatistics": "partyroom.statistics",
     "Runtime": "partyroom.runtime",
+    "Statistics": "partyroom.statistics",
+    "StoredStatistics": "partyroom.statistics",
     "SystemClock": "partyroom.clock",
+    "WhyAwake": "partyroom.statistics",
 }
 """What is loaded when it is first named, and from where."""
 
+AlarmOutcome: Any
+CommitInfo: Any
+EventInfo: Any
 JsonCodec: Any
+Observer: Any
+PartyStatistics: Any
 Runtime: Any
+Statistics: Any
+StoredStatistics: Any
 SystemClock: Any
+WhyAwake: Any
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever stands under that name

@@ -60,6 +60,7 @@ from partyroom.protocols import (
 )
 from partyroom.recurrence import Cron, Every
 from partyroom.runtime import Runtime
+from partyroom.statistics import PartyStatistics, Statistics, StoredStatistics, WhyAwake
 from partyroom.types import (
     Alarm,
     AlarmCursor,
@@ -72,7 +73,6 @@ from partyroom.types import (
     RingFailure,
     RingReport,
     RoomKey,
-    Statistics,
     Timer,
 )
 
@@ -126,6 +126,7 @@ __all__ = [
     "Observer",
     "OutsideEventError",
     "Party",
+    "PartyStatistics",
     "PartyroomError",
     "RetryPolicy",
     "RingFailure",
@@ -144,10 +145,12 @@ __all__ = [
     "Statistics",
     "Storage",
     "StorageBackend",
+    "StoredStatistics",
     "SystemClock",
     "TaskGroup",
     "Timer",
     "UnknownPartyError",
     "Upcoming",
+    "WhyAwake",
     "WrongRoomError",
 ]

@@ -42,18 +42,8 @@ from partyroom._workers import Workers
 from partyroom.connections import Connections, RoomConnection
 from partyroom.errors import ConnectionClosedError, RuntimeClosedError
 from partyroom.protocols import AlarmScheduler, Clock, Codec, Party, StorageBackend, Upcoming
-from partyroom.types import (
-    AlarmCursor,
-    AlarmRow,
-    Limits,
-    RingFailure,
-    RingReport,
-    RoomKey,
-    Statistics,
-    StoredStatistics,
-    Timer,
-    WhyAwake,
-)
+from partyroom.statistics import Statistics, StoredStatistics, WhyAwake
+from partyroom.types import AlarmCursor, AlarmRow, Limits, RingFailure, RingReport, RoomKey, Timer
 
 __all__ = ["Engine", "Settings"]
 

@@ -19,7 +19,8 @@ from partyroom._core.instants import to_micros
 from partyroom._room_runner import RoomRunner
 from partyroom.connections import Connections
 from partyroom.protocols import StorageBackend
-from partyroom.types import AlarmCursor, KeyRange, PartyStatistics, RoomKey, StoredStatistics, WhyAwake
+from partyroom.statistics import PartyStatistics, StoredStatistics, WhyAwake
+from partyroom.types import AlarmCursor, KeyRange, RoomKey
 
 __all__ = ["count_parties", "count_stored", "explain"]
 

@@ -35,7 +35,8 @@ from partyroom.errors import ConnectionClosedError, RuntimeClosedError, RuntimeS
 from partyroom.observer import Observer
 from partyroom.protocols import AlarmScheduler, Client, Clock, Codec, Party, RoomHandle, StorageBackend
 from partyroom.runtime import Runtime
-from partyroom.types import AlarmInfo, Limits, RingReport, Statistics, StoredStatistics, WhyAwake
+from partyroom.statistics import Statistics, StoredStatistics, WhyAwake
+from partyroom.types import AlarmInfo, Limits, RingReport
 
 __all__ = ["BlockingClient", "BlockingParty", "BlockingRoomHandle", "BlockingRuntime"]
 

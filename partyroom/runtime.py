@@ -49,18 +49,8 @@ from partyroom.errors import (
 )
 from partyroom.observer import Observer
 from partyroom.protocols import AlarmScheduler, Client, Clock, Codec, Party, RoomHandle, StorageBackend
-from partyroom.types import (
-    AlarmCursor,
-    AlarmInfo,
-    KeyRange,
-    Limits,
-    RingReport,
-    RoomKey,
-    Statistics,
-    StoredStatistics,
-    Timer,
-    WhyAwake,
-)
+from partyroom.statistics import Statistics, StoredStatistics, WhyAwake
+from partyroom.types import AlarmCursor, AlarmInfo, KeyRange, Limits, RingReport, RoomKey, Timer
 
 __all__ = ["Runtime"]
 

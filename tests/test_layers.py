@@ -18,7 +18,7 @@ ROWS = (
     ("recurrence",),
     ("types",),
     # contracts, and the loop's own wake-up
-    ("observer", "protocols", "_log", "_native"),
+    ("observer", "protocols", "statistics", "_log", "_native"),
     # decisions, sans-I/O
     ("_core",),
     # what counts the work in flight, and the timers and threads that are counted
