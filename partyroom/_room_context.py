@@ -121,7 +121,7 @@ class Context(RoomContext):
     async def run(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         room = self._room
         room.check_is_awake()
-        name = getattr(fn, "__qualname__", repr(fn))
+        name = getattr(fn, "__qualname__", None) or repr(fn)
         result: T = await perform(room.services, room.key, "run", name, lambda _: fn(*args, **kwargs))
         return result
 

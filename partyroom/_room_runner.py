@@ -457,6 +457,8 @@ class RoomRunner:
         self.discard()
         self.connections.place = None
         self.state.close()
+        # It names the room: together they would be garbage that only the collector frees.
+        del self.context
         if self.fence:
             self.services.committer.add_release(self)
 

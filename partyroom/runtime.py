@@ -427,7 +427,7 @@ class _Handle(RoomHandle):
 
     @override
     async def call(self, method: Callable[Concatenate[R, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        name = getattr(method, "__qualname__", repr(method))
+        name = getattr(method, "__qualname__", None) or repr(method)
         run = partial(run_method, method, args, kwargs)
         result: T = await perform(self._runtime.engine().services, self._key, "call", name, run)
         return result

@@ -223,7 +223,8 @@ class RoomView:
         """Give everything back to the budget. Reads may end later; what they bring is of no use to anybody."""
         budget = self._budget
         budget.leave(self, self._bytes)
-        self._budget = CacheBudget(budget.total_bytes, budget.room_bytes)
+        if self._reads:
+            self._budget = CacheBudget(budget.total_bytes, budget.room_bytes)
 
     def _offer(self) -> None:
         self._shrink()

@@ -19,6 +19,8 @@ from contextvars import ContextVar
 from copy import copy
 from typing import Any, Final, Literal, Protocol
 
+from typing_extensions import override
+
 from partyroom.errors import OutsideEventError
 from partyroom.types import AlarmRow, RoomKey
 
@@ -104,24 +106,28 @@ class Writes:
 class Unit:
     """A transaction, or the base of an event: one layer of writes and outputs."""
 
-    __slots__ = ("event", "open", "outputs", "parent", "place", "root", "writes")
-
-    event: Event
-    """The innermost event that this unit is part of; an event is part of itself."""
-    root: Event
-    """The event of the mailbox that this unit will be stored with."""
+    __slots__ = ("open", "outputs", "parent", "place", "writes")
 
     def __init__(self, place: Place, parent: Unit | None) -> None:
         self.place = place
         self.parent = parent
         """The unit of the same room that this one is part of."""
-        if parent is not None:
-            self.event = parent.event
-            self.root = parent.root
         self.writes: Writes | None = None
         self.outputs: list[Output] | None = None
         self.open = True
         """Whether this unit has not ended."""
+
+    @property
+    def event(self) -> Event:
+        """The innermost event that this unit is part of; an event is part of itself."""
+        assert self.parent is not None
+        return self.parent.event
+
+    @property
+    def root(self) -> Event:
+        """The event of the mailbox that this unit will be stored with."""
+        assert self.parent is not None
+        return self.parent.root
 
     @property
     def is_live(self) -> bool:
@@ -217,9 +223,6 @@ class Event(Unit):
         subject: Any = None,  # noqa: ANN401 - a connection, an alarm, or what a host says it is about
     ) -> None:
         super().__init__(place, parent)
-        self.event = self
-        if parent is None:
-            self.root = self
         if subject is not None:
             self.subject = subject
         self.kind: Kind = kind
@@ -233,6 +236,19 @@ class Event(Unit):
 
     def __str__(self) -> str:
         return f"{self.place.key} {self.name}"
+
+    # No attributes: an event that named itself would be garbage that only the collector frees, a third of a busy
+    # runtime's time.
+
+    @property
+    @override
+    def event(self) -> Event:
+        return self
+
+    @property
+    @override
+    def root(self) -> Event:
+        return self if self.parent is None else self.parent.root
 
     def cut_again(self) -> BaseException:
         """Give a fresh error that says why this event was cut, for code of it that still runs; the first one stays its cause."""

@@ -129,9 +129,19 @@ class SqliteReader:
         self._free.clear()
 
     async def _fetch(self, statement: str, parameters: Sequence[object], read: _ReadRow[T]) -> list[T]:
-        """Give an answer, each row of it read by ``read``."""
-        with self._snapshot() as connection:
-            return await _rows(connection.execute(statement, parameters), read)
+        """Give an answer, each row of it read by ``read``. One statement shows one state of the file by itself."""
+        try:
+            connection = self._free.pop() if self._free else self._open()
+            cursor = connection.execute(statement, parameters)
+            try:
+                return await _rows(cursor, read)
+            finally:
+                # Closed meanwhile, it has nothing to end.
+                with suppress(sqlite3.ProgrammingError):
+                    cursor.close()
+                    self._free.append(connection)
+        except sqlite3.Error as error:
+            raise told(error, self._place.path) from error
 
     @contextmanager
     def _snapshot(self) -> Generator[sqlite3.Connection]:
