@@ -506,7 +506,7 @@ class Engine(Keeper):
     def describe_connections(self) -> list[str]:
         """Say who is connected, a line for each room."""
         found = {room.key: room.connections for room in self._rooms.values()} | self._connections
-        return [f"{key}: {len(each)} clients are connected" for key, each in found.items() if len(each)]
+        return [f"{key}: connected clients: {len(each)}" for key, each in found.items() if len(each)]
 
     def pending_timers(self) -> list[tuple[datetime, Timer]]:
         """Give what waits on the clock in memory: when (wall time, if nobody corrects it), and what it is."""

@@ -209,9 +209,9 @@ class RoomRunner:
         """Say what keeps the room from resting."""
         lines = [f"{event} {'runs' if event is self.running else 'waits'}" for event in self.unfinished()]
         if not self.gate.is_open:
-            lines.append(f"{self.key}: {len(self.gate)} ended events wait for a commit")
+            lines.append(f"{self.key}: ended events that wait for a commit: {len(self.gate)}")
         if self._background:
-            lines.append(f"{self.key}: {len(self._background)} background tasks run")
+            lines.append(f"{self.key}: background tasks that run: {len(self._background)}")
         return lines
 
     # --- the worker's way through the events ---------------------------------

@@ -12,7 +12,7 @@ Must never change anything in the runtime.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol, final
 
@@ -74,21 +74,28 @@ class CountedWork(Protocol):
 
 @final
 class RuntimeWork(CountedWork):
-    """The work in flight of one runtime, from one entering of it to the next.
+    """The work in flight of one runtime, from one entering of it to the next; ``age`` says for how long an event has run."""
 
-    ``age`` says for how long an event has run, ``due`` when a room's next alarm is due, if somebody keeps count of that.
-    """
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        *,
-        age: Callable[[Event], timedelta | None] | None = None,
-        due: Mapping[RoomKey, datetime] | None = None,
-    ) -> None:
+    def __init__(self, runtime: Runtime, *, age: Callable[[Event], timedelta | None] | None = None) -> None:
         self._runtime = runtime
         self._age = age
-        self._due = due
+        self._knows_alarms = False
+        self.due: dict[RoomKey, datetime] = {}
+        """When each room's next alarm is due, once :meth:`learn_alarms` was called."""
+
+    async def learn_alarms(self, engine: Engine, *, rings: bool) -> None:
+        """Read when which room's next alarm is due, and hear of every change; ``rings``: whether they ring by themselves."""
+        rows = await engine.all_rows(None)
+        self.due.clear()
+        self.due.update((row.room, from_micros(row.due)) for row in reversed(rows) if row.due is not None)
+        self._knows_alarms = rings
+        engine.alarm_listener = self._hear_of_alarm
+
+    def _hear_of_alarm(self, room: RoomKey, due: datetime | None) -> None:
+        if due is None:
+            self.due.pop(room, None)
+        else:
+            self.due[room] = due
 
     def _engine(self) -> Engine | None:
         return self._runtime.running()
@@ -126,7 +133,7 @@ class RuntimeWork(CountedWork):
             lines.append(line)
         lines += [f"{event} waits for its turn" for event in room.mailbox]
         if not room.gate.is_open:
-            lines.append(f"{room.key}: {len(room.gate)} ended events wait for a commit")
+            lines.append(f"{room.key}: ended events that wait for a commit: {len(room.gate)}")
         return lines
 
     @override
@@ -135,7 +142,7 @@ class RuntimeWork(CountedWork):
 
     @override
     def rings(self, room: RoomKey, due: datetime) -> bool:
-        return self._due is None or self._due.get(room, NEVER) <= due
+        return not self._knows_alarms or self.due.get(room, NEVER) <= due
 
     @override
     def is_cancelled(self, timer: Timer) -> bool:
@@ -144,7 +151,7 @@ class RuntimeWork(CountedWork):
 
     @override
     def next_alarm(self) -> tuple[datetime, RoomKey] | None:
-        return min((due, room) for room, due in self._due.items()) if self._due else None
+        return min((due, room) for room, due in self.due.items()) if self._knows_alarms and self.due else None
 
     @override
     def is_awaited(self) -> bool:

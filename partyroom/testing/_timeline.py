@@ -12,16 +12,16 @@ Must never wake anybody, and never ask whether time may pass.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random  # noqa: TID251 - chance by a seed, which a test gives
 from typing import final
 
-from partyroom._core.instants import from_micros, to_micros
+from partyroom._core.instants import from_micros, length_micros, to_micros
 from partyroom._native import OneShot
 from partyroom.testing.timers import NOBODY
 from partyroom.types import Timer
 
-__all__ = ["Sleeper", "Timeline"]
+__all__ = ["Sleeper", "Timeline", "aware", "micros_ahead"]
 
 
 @final
@@ -97,3 +97,22 @@ class Timeline:
 
 def _rank(sleeper: Sleeper) -> tuple[object, ...]:
     return sleeper.rank
+
+
+def micros_ahead(duration: object) -> int:
+    """Give a length of time that may pass, in microseconds."""
+    if not isinstance(duration, timedelta):
+        message = f"a length of time is a timedelta, not {type(duration).__name__}"
+        raise TypeError(message)
+    if duration < timedelta():
+        message = f"time does not go back, not even by {-duration}: FakeClock.set_wall corrects the wall clock"
+        raise ValueError(message)
+    return length_micros(duration)
+
+
+def aware(when: datetime) -> datetime:
+    """Refuse what names no instant."""
+    if when.utcoffset() is None:
+        message = f"{when!r} is naive, so it names no instant: give it a zone, such as tzinfo=UTC"
+        raise ValueError(message)
+    return when

@@ -15,8 +15,8 @@ runtimes, which count.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random  # noqa: TID251 - chance by a seed, which a test gives
@@ -33,7 +33,7 @@ from partyroom.protocols import Clock
 from partyroom.runtime import Runtime
 from partyroom.testing._counted_work import AllWork, CountedWork, RuntimeWork
 from partyroom.testing._stall_watch import StallWatch
-from partyroom.testing._timeline import Sleeper, Timeline
+from partyroom.testing._timeline import Sleeper, Timeline, aware, micros_ahead
 from partyroom.testing.timers import BACKGROUND, Fired, Pending
 from partyroom.types import RoomKey, Timer
 
@@ -68,7 +68,7 @@ class FakeClock(Clock):
         if max_timers < 1:
             message = f"max_timers must be at least 1, not {max_timers}"
             raise ValueError(message)
-        self._line = Timeline(start, Random(seed) if ties == "shuffle" else None)  # noqa: S311 - an order, no secret
+        self._line = Timeline(aware(start), Random(seed) if ties == "shuffle" else None)  # noqa: S311 - an order, no secret
         self._loop: Loop | None = None
         self._max_timers = max_timers
         self._woken: set[Sleeper] = set()
@@ -76,7 +76,7 @@ class FakeClock(Clock):
         self._settling: list[OneShot[None]] = []
         """Where those wait who wait for that; a test may settle in one task while time moves in another."""
         self._work = AllWork()
-        self._watch = StallWatch(stall_timeout, self._describe)
+        self._watch = StallWatch(stall_timeout, self._describe, self._stalled)
         self._moving: Lock | None = None
         self._changed: OneShot[None] | None = None
         self.fired: list[Fired] = []
@@ -183,27 +183,18 @@ class FakeClock(Clock):
         library is not counted. Raises :class:`ClockStalledError` if nothing goes on for ``stall_timeout`` real seconds.
         """
         # Two turns: on trio, a task that was started before this one waits may run after it in the first.
-        with self._watched():
-            await checkpoint()
-            await checkpoint()
-            await self._settle()
-
-    @contextmanager
-    def _watched(self) -> Generator[None]:
-        """Have a wait in the block in which nothing goes on end as an error."""
-        with self._watch.scope(self._here()) as scope:
-            yield
-        if scope.cancelled_caught:
-            raise self._stalled()
+        await checkpoint()
+        await checkpoint()
+        await self._watch.see_through(self._settle)
 
     async def _settle(self) -> None:
         while self._woken or not self._work.is_idle():
-            self._watch.waits += 1
             if self._woken:
                 gone_on: OneShot[None] = self._here().one_shot()
                 self._settling.append(gone_on)
-                await gone_on.wait()
+                await gone_on
             await self._work.wait_idle()
+            self._watch.steps += 1
 
     def _stalled(self) -> ClockStalledError:
         what = "\n  ".join(self._describe())
@@ -219,17 +210,15 @@ class FakeClock(Clock):
 
         What is armed on the way, and due by the end, is woken as well. Each sleeper sees its own due time as now.
         """
-        if duration < timedelta():
-            message = f"time does not go back: {duration}"
-            raise ValueError(message)
+        micros = micros_ahead(duration)
         async with self._lock():
-            target = self._line.monotonic + length_micros(duration)
+            target = self._line.monotonic + micros
             await self.settle()
             await self._move(target)
 
     async def advance_to(self, when: datetime) -> None:
         """Let time pass until a wall time; as :meth:`advance`."""
-        await self.advance(when - self.now())
+        await self.advance(aware(when) - self.now())
 
     async def run_due(self) -> None:
         """Wake whatever is due now, one at a time, and settle."""
@@ -240,13 +229,16 @@ class FakeClock(Clock):
         async with self._lock():
             await self.settle()
             first = len(self.fired)
-            with self._watched():
+
+            async def ring_one() -> None:
+                await self._settle()
                 # Nobody is woken, and time stands still, if all that is slept for was deleted or cancelled since.
-                while self.pending() and (sleeper := self._line.next(None)) is not None:
-                    await self._wake(sleeper)
-                    if len(self.fired) > first:
-                        return self.fired[first]
-            return None
+                while len(self.fired) == first and self.pending() and (sleeper := self._line.next(None)) is not None:
+                    self._ring(sleeper)
+                    await self._settle()
+
+            await self._watch.see_through(ring_one)
+            return self.fired[first] if len(self.fired) > first else None
 
     async def run_until_idle(self, *, limit: timedelta = timedelta(days=366)) -> list[Fired]:
         """Let time pass until nobody waits for it any more; give who was woken.
@@ -258,7 +250,9 @@ class FakeClock(Clock):
             await self.settle()
             first, target = len(self.fired), self._line.monotonic + length_micros(limit)
             rings: Counter[RoomKey | None] = Counter()
-            with self._watched():
+
+            async def ring_all() -> None:
+                await self._settle()
                 while self._has_purpose():
                     sleeper = self._line.next(target - self._line.monotonic)
                     if sleeper is None and not self._line.sleepers:
@@ -266,7 +260,10 @@ class FakeClock(Clock):
                     if sleeper is None:
                         raise self._endless(f"still pending after {limit}", self.pending()[0].room)
                     self._count(rings, sleeper)
-                    await self._wake(sleeper)
+                    self._ring(sleeper)
+                    await self._settle()
+
+            await self._watch.see_through(ring_all)
             return self.fired[first:]
 
     def _has_purpose(self) -> bool:
@@ -293,17 +290,15 @@ class FakeClock(Clock):
 
     async def jump(self, duration: timedelta) -> None:
         """Let time leap, as when a laptop's lid was closed: nobody is woken on the way, what became overdue then rings, late."""
-        if duration < timedelta():
-            message = f"time does not go back: {duration}; see set_wall"
-            raise ValueError(message)
+        micros = micros_ahead(duration)
         async with self._lock():
             await self.settle()
-            self._line.pass_by(length_micros(duration))
+            self._line.pass_by(micros)
             await self._move(self._line.monotonic)
 
     def set_wall(self, when: datetime) -> None:
         """Correct the wall clock, either way; monotonic time stays. What is overdue then rings at the next move, or ``run_due``."""
-        self._line.set_wall(when)
+        self._line.set_wall(aware(when))
         self._change()
 
     # --- how it moves --------------------------------------------------------
@@ -316,12 +311,17 @@ class FakeClock(Clock):
 
     async def _move(self, target: int) -> None:
         rings: Counter[RoomKey | None] = Counter()
-        with self._watched():
+
+        async def ring_all() -> None:
+            await self._settle()
             while (sleeper := self._line.next(target - self._line.monotonic)) is not None:
                 if self._line.left(sleeper):
                     rings.clear()
                 self._count(rings, sleeper)
-                await self._wake(sleeper)
+                self._ring(sleeper)
+                await self._settle()
+
+        await self._watch.see_through(ring_all)
         self._line.pass_by(target - self._line.monotonic)
 
     def _count(self, rings: Counter[RoomKey | None], sleeper: Sleeper) -> None:
@@ -340,7 +340,8 @@ class FakeClock(Clock):
     def _pending_lines(self) -> str:
         return "\n  ".join(map(str, self.pending()[:20])) or "nothing"
 
-    async def _wake(self, sleeper: Sleeper) -> None:
+    def _ring(self, sleeper: Sleeper) -> None:
+        self._watch.steps += 1
         self._line.pass_by(self._line.left(sleeper))
         self._line.sleepers.remove(sleeper)
         if self._work.is_meant(sleeper.timer, sleeper.due):
@@ -350,7 +351,6 @@ class FakeClock(Clock):
         if sleeper.shot is not None:
             self._woken.add(sleeper)
             sleeper.shot.set(None)
-        await self._settle()
 
     # --- how it moves by itself ----------------------------------------------
 
@@ -384,8 +384,7 @@ class FakeClock(Clock):
                     sleeper = self._line.next(target - self._line.monotonic)
                     if sleeper is None:
                         raise self._endless(f"somebody still waits after {limit}", self.pending()[0].room)
-                    with self._watched():
-                        await self._wake(sleeper)
+                    self._ring(sleeper)
             if not moves:
                 self._changed = self._here().one_shot()
                 await self._changed.wait()

@@ -37,7 +37,7 @@ from partyroom.testing.fake_client import FakeClient
 from partyroom.testing.fake_clock import FakeClock
 from partyroom.testing.log import LoggedEvent, RoomError
 from partyroom.testing.options import HarnessOptions
-from partyroom.testing.timers import Fired, Pending
+from partyroom.testing.timers import NOBODY, Fired, Pending
 from partyroom.types import RingReport, RoomKey
 
 __all__ = ["Harness"]
@@ -75,7 +75,7 @@ class Harness:
         """The runtime under test; the same one over restarts."""
         self.runtime.instrument(self._probe)
         self._held = HeldRuntime(self.runtime, self.clock)
-        self._due: dict[RoomKey, datetime] = {}
+        self._work = RuntimeWork(self.runtime, age=self._probe.age)
         self._clients: list[FakeClient] = []
         self._unseed: Callable[[], None] = lambda: None
 
@@ -104,9 +104,7 @@ class Harness:
             message = "this harness is open already"
             raise RuntimeStateError(message)
         self._unseed = seed_turns(self.seed) if self._random is not None else self._unseed
-        self.clock.attach_work(
-            self, RuntimeWork(self.runtime, age=self._probe.age, due=self._due if self._rings else None)
-        )
+        self.clock.attach_work(self, self._work)
         try:
             await self._begin()
         except BaseException:
@@ -147,10 +145,7 @@ class Harness:
         self._clients = []
         self._probe.look_on()
         engine = await self._held.begin()
-        rows = await engine.all_rows(None)
-        self._due.clear()
-        self._due.update((row.room, from_micros(row.due)) for row in reversed(rows) if row.due is not None)
-        engine.alarm_listener = self._hear_of_alarm
+        await self._work.learn_alarms(engine, rings=self._rings)
         if self._alarms is not None and self._rings:
             await self._alarms.ready.wait()
 
@@ -158,12 +153,6 @@ class Harness:
     def is_open(self) -> bool:
         """Whether a runtime runs."""
         return self._held.is_open
-
-    def _hear_of_alarm(self, room: RoomKey, due: datetime | None) -> None:
-        if due is None:
-            self._due.pop(room, None)
-        else:
-            self._due[room] = due
 
     async def restart(self) -> None:
         """Close the runtime and open it again: rooms are gone from memory, clients are closed, what was accepted is stored."""
@@ -211,7 +200,9 @@ class Harness:
 
     async def advance_to(self, when: datetime) -> None:
         """Let time pass until a wall time."""
-        await self.advance(when - self.now())
+        await self.settle()
+        await self.clock.advance_to(when)
+        self._held.engine()
 
     async def advance_to_next(self) -> Fired | None:
         """Let time pass to whatever comes next, and let that happen alone."""
@@ -235,12 +226,15 @@ class Harness:
     async def expect_quiet(self, duration: timedelta) -> None:
         """Let time pass, and raise an ``AssertionError`` if any event happened."""
         await self.settle()
-        before = len(self._probe.order)
-        await self.clock.expect_quiet(duration)
-        happened = self._probe.order[before:]
-        if happened:
-            what = "\n".join(f"{room} {event}" for room, event in happened)
-            raise await self._complaint(f"no event for {duration}", what, happened[0][0])
+        before, first = len(self.log), len(self.fired)
+        await self.clock.advance(duration)
+        seen: list[Fired | LoggedEvent] = [
+            *(each for each in self.fired[first:] if not each.is_background),
+            *self.log[before:],
+        ]
+        if seen:
+            what = "\n".join(map(str, seen))
+            raise await self._complaint(f"no event for {duration}", what, seen[0].room or NOBODY)
 
     def auto(self, *, limit: timedelta = timedelta(days=366)) -> AbstractAsyncContextManager[None]:
         """Let time pass by itself while the test waits for a room; see :meth:`FakeClock.auto`."""
@@ -301,7 +295,7 @@ class Harness:
         awake = engine.awake(key)
         if awake is not None and not engine.put_to_sleep(awake):
             clients = len(awake.connections)
-            why = awake.describe_work() or [f"{clients} clients are connected, and it does not hibernate"]
+            why = awake.describe_work() or [f"connected clients: {clients}, and it does not hibernate"]
             raise await self._complaint("the room can leave memory", "\n".join(why), key)
         await self.settle()
 
@@ -386,7 +380,7 @@ class Harness:
         """
         engine = self._held.engine()
         found = engine.describe_work() + engine.describe_connections()
-        found += [f"{room}: an alarm rings at {due.isoformat()}" for room, due in sorted(self._due.items())]
+        found += [f"{room}: an alarm rings at {due.isoformat()}" for room, due in sorted(self._work.due.items())]
         if found:
             raise ExpectationError(
                 "no event, connection, background task or pending alarm",

@@ -168,11 +168,11 @@ async def test_what_keeps_a_room_awake_is_named() -> None:
         with pytest.raises(ExpectationError) as caught:
             await harness.put_to_sleep(drafts)
         assert "the room can leave memory" == caught.value.expected
-        assert "1 clients are connected, and it does not hibernate" == caught.value.seen
+        assert "connected clients: 1, and it does not hibernate" == caught.value.seen
         assert ("draft/a", "2030-01-01T00:00:00+00:00") == (caught.value.room, caught.value.at)
         counter = harness.parties["counter"].get("a")
         await counter.call(Counter.tick)
-        with pytest.raises(ExpectationError, match="1 background tasks run") as caught:
+        with pytest.raises(ExpectationError, match="background tasks that run: 1") as caught:
             await harness.put_to_sleep(counter)
         assert ("2030-01-01T01:00:00+00:00 counter/a sleep",) == caught.value.pending
 
@@ -292,11 +292,11 @@ async def test_assert_idle_names_what_is_not() -> None:
         client = await harness.connect(harness.parties["counter"].get("a"))
         with pytest.raises(ExpectationError) as caught:
             harness.assert_idle()
-        assert "counter/a: 1 clients are connected" == caught.value.seen
+        assert "counter/a: connected clients: 1" == caught.value.seen
         assert "counter/a" == caught.value.room
         await client.close()
         await harness.parties["counter"].get("b").call(Counter.tick)
-        with pytest.raises(ExpectationError, match="counter/b: 1 background tasks run"):
+        with pytest.raises(ExpectationError, match="counter/b: background tasks that run: 1"):
             harness.assert_idle()
         await harness.advance(timedelta(hours=1))
         harness.assert_idle()
