@@ -18,10 +18,10 @@ from __future__ import annotations
 import sys
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from contextvars import copy_context
+from contextvars import Context
 from functools import cache
 from importlib import import_module
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from anyio import sleep
 from anyio.lowlevel import current_token
@@ -109,7 +109,7 @@ class Loop:
         call_soon_from_thread: Callable[[Callable[[], object]], object],
         call_later: Callable[[float, Callable[[], object]], object],
         running: Callable[[], object],
-        spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+        spawn: Callable[[Callable[[], Coroutine[Any, Any, None]], Context], Callable[[], object]],
     ) -> None:
         self._running = running
         self._native = running()
@@ -124,7 +124,10 @@ class Loop:
         self.call_later = call_later
         """Has the loop call something after some seconds of its own time; forgotten if the loop ends before."""
         self.spawn = spawn
-        """Starts a task that belongs to no task group. It must not raise."""
+        """Starts a task that belongs to no task group, in a context, and gives what cancels it.
+
+        It begins when the code that starts it has waited for something, and must not raise.
+        """
         self.stir: Callable[[], Awaitable[None]] | None = None
         """Lets others go first, as often as it likes; for tests that try many orders."""
         self.tie: Callable[[], float] | None = None
@@ -148,7 +151,7 @@ def current_loop() -> Loop:
             native.run_sync_soon,
             _trio_call_later,
             _running_trio,
-            _trio_spawn,
+            _trio_spawn(),
         )
     asyncio: Any = import_module("asyncio")
     return Loop(
@@ -158,7 +161,7 @@ def current_loop() -> Loop:
         native.call_soon_threadsafe,
         native.call_later,
         asyncio._get_running_loop,  # noqa: SLF001 - the one way to ask that does not raise
-        _asyncio_spawn,
+        _asyncio_spawn(),
     )
 
 
@@ -175,18 +178,39 @@ def _trio_call_later(seconds: float, call: Callable[[], object]) -> None:
     import_module("trio").lowlevel.spawn_system_task(wait_and_call)
 
 
-def _trio_spawn(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    import_module("trio").lowlevel.spawn_system_task(main, context=copy_context())
+@cache
+def _trio_spawn() -> Callable[[Callable[[], Coroutine[Any, Any, None]], Context], Callable[[], object]]:
+    trio: Any = import_module("trio")
+    spawn_system_task: Callable[..., object] = trio.lowlevel.spawn_system_task
+
+    def spawn(main: Callable[[], Coroutine[Any, Any, None]], context: Context) -> Callable[[], object]:
+        scope = trio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                await main()
+
+        # A copy: trio enters the context to begin the task, which may be started by another one that runs in it.
+        spawn_system_task(run, context=context.copy())
+        return scope.cancel  # type: ignore[no-any-return]
+
+    return spawn
 
 
-_TASKS: Final[set[Any]] = set()
-"""Tasks of no group: asyncio itself keeps none alive."""
+@cache
+def _asyncio_spawn() -> Callable[[Callable[[], Coroutine[Any, Any, None]], Context], Callable[[], object]]:
+    asyncio: Any = import_module("asyncio")
+    tasks: set[Any] = set()
 
+    def spawn(main: Callable[[], Coroutine[Any, Any, None]], context: Context) -> Callable[[], object]:
+        # Not ``create_task``: where tasks are begun eagerly, that would run the task at once.
+        task = asyncio.Task(main(), loop=asyncio.get_running_loop(), context=context)
+        # asyncio itself keeps no task alive.
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return task.cancel  # type: ignore[no-any-return]
 
-def _asyncio_spawn(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    task: Any = import_module("asyncio").create_task(main())
-    _TASKS.add(task)
-    task.add_done_callback(_TASKS.discard)
+    return spawn
 
 
 def seed_turns(seed: int) -> Callable[[], None]:

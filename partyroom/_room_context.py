@@ -21,12 +21,13 @@ from typing_extensions import override
 
 from partyroom._calls import perform
 from partyroom._core.units import unit_of
+from partyroom._inbox import message_size
 from partyroom._native import OneShot
 from partyroom._room_clock import CountedClock
 from partyroom._room_storage import RoomStorage, StorageOwner
 from partyroom._services import Services
 from partyroom._work import HOLDER, Holder
-from partyroom.connections import Connections, RoomConnection, check_message, message_size
+from partyroom.connections import Connections, RoomConnection, check_message
 from partyroom.protocols import Connection, Party, RoomClock, RoomContext, TaskGroup
 
 __all__ = ["Context"]

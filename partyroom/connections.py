@@ -1,18 +1,16 @@
-"""Connections: the room's end, the client's end, and the bounded buffer between them.
+"""Connections: the room's end and the client's end of each.
 
-Owns which connections a room has, what waits for each client, and each
-connection's id, tags, address and state, which outlive the room's instance (G20).
+Owns which connections a room has, and each connection's id, tags, address and
+state, which outlive the room's instance (G20).
 
-Promises that messages reach a client in the order in which they were sent, that
-one slow or dead client never holds up a room (G21), and that a connection is
-removed by identity, never by its id (G19).
+Promises that one slow or dead client never holds up a room (G21), and that a
+connection is removed by identity, never by its id (G19).
 
 Must never run a room's callbacks: it says what happened to whom it was told to.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, final
@@ -21,88 +19,17 @@ from typing_extensions import override
 
 from partyroom._core.keys import check_name
 from partyroom._core.units import Place, unit_of
-from partyroom._native import Loop, OneShot
-from partyroom._work import Work
+from partyroom._inbox import Inbox, message_size
 from partyroom.errors import ConnectionClosedError, LimitExceededError, NotStorableError, OutsideEventError
 from partyroom.protocols import Client, Codec, Connection
 from partyroom.types import Limits, RoomKey
 
-__all__ = ["Connections", "Inbox", "RoomClient", "RoomConnection", "check_message", "message_size"]
+__all__ = ["Connections", "RoomClient", "RoomConnection", "check_message"]
 
 ABNORMAL: Final = 1006
 """The close code for a client that left without saying so (RFC 6455, 7.4.1)."""
 TRY_AGAIN_LATER: Final = 1013
 """The close code for a client that does not keep up (RFC 6455's registry: Try Again Later)."""
-
-
-@final
-class Inbox:
-    """What waits for one client: bounded, with one consumer at a time."""
-
-    __slots__ = ("_bytes", "_limits", "_loop", "_messages", "_on_closed", "_receiver", "_work", "closed")
-
-    def __init__(self, loop: Loop, work: Work, limits: Limits) -> None:
-        self._loop = loop
-        self._work = work
-        self._limits = limits
-        self._messages: deque[str | bytes] | None = None
-        self._bytes = 0
-        self._receiver: OneShot[None] | None = None
-        self._on_closed: Callable[[ConnectionClosedError], None] | None = None
-        self.closed: ConnectionClosedError | None = None
-        """Why nothing more comes, once that is so."""
-
-    def put(self, message: str | bytes, size: int) -> bool:
-        """Let a message of so many bytes wait for the client; say whether there was room for it."""
-        if self._messages is None:
-            self._messages = deque()
-        if len(self._messages) >= self._limits.outgoing_messages or self._bytes + size > self._limits.outgoing_bytes:
-            return False
-        self._messages.append(message)
-        self._bytes += size
-        if self._receiver is not None:
-            self._receiver.set(None)
-        return True
-
-    def close(self, error: ConnectionClosedError) -> None:
-        """Let nothing more come; what waits can still be received."""
-        if self.closed is None:
-            self.closed = error
-            if self._receiver is not None:
-                self._receiver.set(None)
-            if self._on_closed is not None:
-                self._on_closed(error)
-
-    def when_closed(self, call: Callable[[ConnectionClosedError], None]) -> None:
-        """Have ``call`` called once, when nothing more comes; at once if that is so."""
-        if self.closed is not None:
-            call(self.closed)
-        else:
-            self._on_closed = call
-
-    def take_all(self) -> list[str | bytes]:
-        """Take out what waits, and wait for nothing."""
-        messages, self._messages, self._bytes = self._messages, None, 0
-        return list(messages or ())
-
-    async def get(self) -> str | bytes:
-        """Wait for the next message, or raise why there will be none."""
-        while not self._messages:
-            if self.closed is not None:
-                raise ConnectionClosedError(self.closed.code, self.closed.reason)
-            if self._receiver is not None:
-                message = "another task is receiving from this client already"
-                raise RuntimeError(message)
-            self._receiver = self._loop.one_shot()
-            try:
-                await self._work.wait(self._receiver)
-            finally:
-                self._receiver = None
-        received = self._messages.popleft()
-        self._bytes -= message_size(received)
-        if not self._messages:
-            self._messages = None
-        return received
 
 
 @final
@@ -266,15 +193,14 @@ def check_tags(tags: Iterable[str], limits: Limits, where: str, others: frozense
     if isinstance(tags, str):
         message = f"{where}: tags are several, as in ({tags!r},), not one str"
         raise TypeError(message)
-    checked = others.union(check_name(tag, limits.key_bytes, where, "tag") for tag in tags)
-    if len(checked) > limits.tags:
-        raise LimitExceededError("tags", len(checked), limits.tags, where)
-    return checked
-
-
-def message_size(message: str | bytes) -> int:
-    """Give how many bytes a message is, as text in UTF-8."""
-    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode(errors="replace"))
+    checked = [check_name(tag, limits.key_bytes, where, "tag") for tag in tags]
+    if not checked:
+        # Most connections have none, and a set of their own would cost each 200 bytes.
+        return others
+    together = others.union(checked)
+    if len(together) > limits.tags:
+        raise LimitExceededError("tags", len(together), limits.tags, where)
+    return together
 
 
 def check_message(message: object) -> None:
@@ -335,10 +261,6 @@ class RoomClient(Client):
     @override
     async def close(self, code: int = 1000, reason: str = "") -> None:
         self._connection.hang_up(code, reason, was_clean=code != ABNORMAL)
-
-    def when_closed(self, call: Callable[[ConnectionClosedError], None]) -> None:
-        """Have ``call`` called once, when the connection ends, or at once if it has; for hosts that may be busy sending."""
-        self._connection.inbox.when_closed(call)
 
 
 @final

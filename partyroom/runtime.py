@@ -32,6 +32,7 @@ from partyroom._core.instants import to_micros
 from partyroom._core.keys import check_limit, check_name, check_room_id, key_range
 from partyroom._engine import Engine, Settings
 from partyroom._handlers import run_method, run_on_connect, run_on_message, run_on_request
+from partyroom._inbox import Inbox
 from partyroom._log import about
 from partyroom._native import current_loop
 from partyroom._room_storage import RoomStorage
@@ -39,7 +40,7 @@ from partyroom._services import Probe, RoomFactory, Services
 from partyroom._watching import Watch
 from partyroom.clock import SystemClock
 from partyroom.codec import JsonCodec
-from partyroom.connections import Inbox, RoomClient, RoomConnection
+from partyroom.connections import RoomClient, RoomConnection
 from partyroom.errors import (
     ConnectRejectedError,
     PartyroomError,
@@ -447,7 +448,7 @@ class _Handle(RoomHandle):
         state: object = None,
         request: object = None,
     ) -> AbstractAsyncContextManager[Client]:
-        return _Connecting(self._runtime, self._key, id, uri, tags, state, request)
+        return _Connecting(self._runtime, self._key, partial(_make_connection, id, uri, tags, state, request))
 
     @override
     async def stored(self) -> dict[str, Any]:
@@ -495,31 +496,23 @@ class _Handle(RoomHandle):
 class _Connecting(AbstractAsyncContextManager[Client]):
     """A client on its way in, and out again."""
 
-    __slots__ = ("_connection", "_id", "_key", "_request", "_runtime", "_state", "_tags", "_uri")
+    __slots__ = ("_connection", "_key", "_make", "_runtime")
 
-    def __init__(  # noqa: PLR0917 - what connect() was given
-        self,
-        runtime: Runtime,
-        key: RoomKey,
-        id: str | None,  # noqa: A002 - PartyKit's word
-        uri: str,
-        tags: Iterable[str],
-        state: object,
-        request: object,
-    ) -> None:
+    def __init__(self, runtime: Runtime, key: RoomKey, make: Callable[[Services, RoomKey], RoomConnection]) -> None:
         self._runtime = runtime
         self._key = key
-        self._id = id
-        self._uri = uri
-        self._tags = tags
-        self._state = state
-        self._request = request
+        # Let go of as soon as the connection is made: a host holds this for as long as its client stays.
+        self._make: Callable[[Services, RoomKey], RoomConnection] | None = make
         self._connection: RoomConnection | None = None
 
     @override
     async def __aenter__(self) -> Client:
         services = self._runtime.engine().services
-        connection = self._make(services)
+        make, self._make = self._make, None
+        if make is None:
+            message = "a connection is entered once: ask the handle for another one"
+            raise RuntimeStateError(message)
+        connection = make(services, self._key)
         try:
             await perform(
                 services, self._key, "connect", "on_connect", partial(run_on_connect, connection), subject=connection
@@ -546,23 +539,32 @@ class _Connecting(AbstractAsyncContextManager[Client]):
         assert self._connection is not None
         self._connection.hang_up(1000, "", was_clean=True)
 
-    def _make(self, services: Services) -> RoomConnection:
-        limits = services.limits
-        connection_id = f"{services.random.getrandbits(96):024x}" if self._id is None else self._id
-        connection = RoomConnection(
-            self._key,
-            Inbox(services.loop, services.work, limits),
-            services.codec,
-            limits,
-            id=check_name(connection_id, limits.key_bytes, self._key, "connection id"),
-            uri=self._uri,
-            tags=self._tags,
-            request=self._request,
-        )
-        if self._state is not None:
-            connection.set_state(self._state)
-        return connection
-
     async def _deliver(self, connection: RoomConnection, message: str | bytes) -> None:
         services = self._runtime.engine().services
         await deliver(services, self._key, partial(run_on_message, connection, message), connection)
+
+
+def _make_connection(  # noqa: PLR0917 - what connect() was given
+    id: str | None,  # noqa: A002 - PartyKit's word
+    uri: str,
+    tags: Iterable[str],
+    state: object,
+    request: object,
+    services: Services,
+    key: RoomKey,
+) -> RoomConnection:
+    limits = services.limits
+    connection_id = f"{services.random.getrandbits(96):024x}" if id is None else id
+    connection = RoomConnection(
+        key,
+        Inbox(services.loop, services.work, limits),
+        services.codec,
+        limits,
+        id=check_name(connection_id, limits.key_bytes, key, "connection id"),
+        uri=uri,
+        tags=tags,
+        request=request,
+    )
+    if state is not None:
+        connection.set_state(state)
+    return connection

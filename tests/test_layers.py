@@ -21,9 +21,9 @@ ROWS = (
     ("observer", "protocols", "statistics", "_log", "_native"),
     # decisions, sans-I/O
     ("_core",),
-    # what counts the work in flight, and the timers and threads that are counted
+    # what counts the work in flight, and what is counted: timers, threads, messages for a client who waits
     ("_work",),
-    ("_timers", "_workers"),
+    ("_timers", "_workers", "_inbox"),
     # effects: siblings that never see each other
     (
         *("clock", "codec", "backends", "connections"),

@@ -1,7 +1,8 @@
 """One WebSocket: what a client says goes to its room, what the room says goes to the client.
 
-Owns one socket from its handshake to its end, in two tasks: one hears the
-client, the other speaks to it.
+Owns one socket from its handshake to its end. The server's own task hears the
+client; another one speaks to it, and is there only while there is something to
+say, so that an idle client costs no task but the one that it costs its server.
 
 Promises that a client is let in only when ``on_connect`` is done (G19), that one
 which leaves at any moment is heard of, that one which does not read is closed
@@ -15,17 +16,17 @@ bounded by the room's limits.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from contextvars import copy_context
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, final
 
 import attrs
-from anyio import CancelScope, create_task_group
+from anyio import CancelScope
 
 from partyroom._log import about
 from partyroom.asgi._asgi import Message, Receive, Scope, Send
+from partyroom.asgi._beside import Aside, Beside
 from partyroom.asgi._http import unavailable
 from partyroom.asgi.messages import Response
 from partyroom.connections import RoomClient
@@ -93,69 +94,123 @@ class WebSocket:
     """One socket of one client."""
 
     __slots__ = (
+        "_beside",
         "_client",
-        "_context",
-        "_ended",
+        "_connecting",
         "_left",
+        "_listening",
         "_manners",
+        "_patience",
         "_receive",
         "_room",
-        "_scope",
         "_send",
+        "_speaking",
         "_subprotocol",
-        "_tasks",
-        "_writing",
     )
 
-    def __init__(  # noqa: PLR0917 - the three of ASGI, and what is known of the client
+    def __init__(  # noqa: PLR0917 - the parts of a socket, listed once
         self,
-        scope: Scope,
+        connecting: AbstractAsyncContextManager[Client],
         receive: Receive,
         send: Send,
         subprotocol: str | None,
         manners: Manners,
+        beside: Beside,
         room: RoomKey,
     ) -> None:
-        self._scope = scope
+        self._connecting = connecting
         self._receive = receive
         self._send = send
         self._subprotocol = subprotocol
         self._manners = manners
         self._room = room
-        # A room's code may be what closes the connection: what is started then must not be part of its event.
-        self._context = copy_context()
-        self._writing = CancelScope()
-        self._tasks = create_task_group()
+        self._beside = beside
+        self._listening = CancelScope()
+        """Holds the hearing; cancelled once the connection is over."""
+        self._speaking: Aside | None = None
+        """What is said to the client now."""
+        self._patience: Aside | None = None
+        """The wait for a client that is to take its end."""
         self._client: RoomClient | None = None
         self._left: tuple[int, str] | None = None
         """How the client has left, once it has."""
-        self._ended = ConnectionClosedError()
-        """How the connection has ended, once it has."""
 
-    async def serve(self, connecting: AbstractAsyncContextManager[Client]) -> None:
+    async def serve(self, scope: Scope) -> None:
         """Serve the client until either end closes."""
-        async with self._tasks as tasks:
-            tasks.start_soon(self._listen)
-            client = await self._enter(connecting)
-            if client is not None:
-                try:
-                    await self._speak(client)
-                finally:
-                    await self._go(client)
-                    await connecting.__aexit__(None, None, None)
-            tasks.cancel_scope.cancel()
+        self._speaking = self._beside.start(partial(self._begin, scope), self._have_spoken)
+        try:
+            with self._listening:
+                while self._left is None:
+                    await self._hear(await self._receive())
+        finally:
+            await self._end()
 
-    async def _enter(self, connecting: AbstractAsyncContextManager[Client]) -> RoomClient | None:
+    async def _end(self) -> None:
+        """End what is said, and tell the room how the client has left, if it has."""
+        self._give_up()
+        with CancelScope(shield=True):
+            try:
+                await self._beside.end()
+            finally:
+                if self._client is not None:
+                    if self._left is not None:
+                        await self._client.close(*self._left)
+                    await self._connecting.__aexit__(None, None, None)
+
+    def _give_up(self) -> None:
+        """Say nothing more, and hear nothing."""
+        self._listening.cancel()
+        for aside in (self._speaking, self._patience):
+            if aside is not None:
+                aside.cancel()
+
+    # --- from the client -----------------------------------------------------
+
+    async def _hear(self, message: Message) -> None:
+        """Give the room what the client says; after the end of the connection, nobody."""
+        if message["type"] == "websocket.disconnect":
+            # Some servers give a code of their own type.
+            self._leave(int(message.get("code", NO_STATUS)), message.get("reason") or "")
+            return
+        # No server gives a message before it was told to accept.
+        assert self._client is not None
+        text: str | None = message.get("text")
+        payload: str | bytes = message["bytes"] if text is None else text
+        if _is_over(payload, self._manners.max_bytes):
+            await self._client.close(TOO_BIG, f"a message may have {self._manners.max_bytes} bytes")
+            return
+        # The speaking side tells the client.
+        with suppress(ConnectionClosedError, RuntimeClosedError):
+            await self._client.send(payload)
+
+    def _leave(self, code: int, reason: str) -> None:
+        """Hear that the client has gone: nobody is to be spoken to any more."""
+        self._left = self._left or (code, reason)
+        self._give_up()
+
+    # --- to the client -------------------------------------------------------
+
+    async def _begin(self, scope: Scope) -> None:
+        """Have the room let the client in, and say so; then say what the room has said meanwhile."""
+        client = self._client = await self._enter(scope)
+        if client is None:
+            self._give_up()
+            return
+        client.inbox.when_told(self._hear_room)
+        await self._tell({"type": "websocket.accept", "subprotocol": self._subprotocol})
+        await self._speak()
+
+    async def _enter(self, scope: Scope) -> RoomClient | None:
         """Have the room let the client in; if it does not, tell the client why."""
         try:
-            client = await connecting.__aenter__()
+            client = await self._connecting.__aenter__()
         except ConnectRejectedError as error:
             if error.__cause__ is not None:
                 self._log_failure(error.__cause__)
             await self._refuse(error.code, error.reason)
             return None
         except RuntimeClosedError as error:
-            await deny(unavailable(error, self._room), self._scope, self._send)
+            await deny(unavailable(error, self._room), scope, self._send)
             return None
         except PartyroomError as error:
             # The room's own fault, or a hook's: what it was stands in the log only.
@@ -173,17 +228,39 @@ class WebSocket:
         await self._tell({"type": "websocket.accept"})
         await self._tell_end(code, reason)
 
-    # --- to the client -------------------------------------------------------
+    def _hear_room(self) -> None:
+        """Hear that a message waits for the client, or that the connection has ended: then the rest has to go soon."""
+        assert self._client is not None
+        inbox = self._client.inbox
+        if inbox.closed is not None:
+            self._patience = self._beside.start(self._be_patient, self._give_up)
+            if inbox.closed.code == TRY_AGAIN_LATER and self._speaking is not None:
+                inbox.take_all()
+                self._speaking.cancel()
+        if self._speaking is None:
+            self._speaking = self._beside.start(self._speak, self._have_spoken)
 
-    async def _speak(self, client: RoomClient) -> None:
-        """Send what the room says until the connection has ended, then how it has."""
-        self._client = client
-        client.when_closed(self._hear_of_end)
-        with self._writing:
-            await self._tell({"type": "websocket.accept", "subprotocol": self._subprotocol})
-            async for message in client:
-                await self._tell(_to_frame(message))
-        await self._tell_end(self._ended.code, self._ended.reason)
+    async def _speak(self) -> None:
+        """Say what waits for the client, then how the connection has ended, if it has."""
+        assert self._client is not None
+        inbox = self._client.inbox
+        while (message := inbox.pop()) is not None:
+            await self._tell(_to_frame(message))
+        if inbox.closed is not None:
+            await self._tell_end(inbox.closed.code, inbox.closed.reason)
+            self._give_up()
+
+    def _have_spoken(self) -> None:
+        """Go on if there is more to say: one that was too slow is still to hear so."""
+        self._speaking = None
+        if self._beside.has_failed:
+            self._give_up()
+        elif self._client is not None and self._client.inbox.has_news and not self._listening.cancel_called:
+            self._speaking = self._beside.start(self._speak, self._have_spoken)
+
+    async def _be_patient(self) -> None:
+        """Let go of a client that does not even take its close frame, in a while."""
+        await self._manners.clock.sleep(self._manners.close_timeout)
 
     async def _tell(self, message: Message) -> None:
         if self._left is not None:
@@ -197,59 +274,6 @@ class WebSocket:
     async def _tell_end(self, code: int, reason: str) -> None:
         code, reason = sendable(code, reason)
         await self._tell({"type": "websocket.close", "code": code, "reason": reason})
-
-    def _hear_of_end(self, ended: ConnectionClosedError) -> None:
-        """Hear, from the room or from the listening side, that the connection has ended: the rest has to go soon."""
-        self._ended = ended
-        if ended.code == TRY_AGAIN_LATER:
-            self._writing.cancel()
-        start_soon: Callable[..., object] = self._tasks.start_soon
-        self._context.run(start_soon, self._give_up)
-
-    async def _give_up(self) -> None:
-        """Let go of a client that does not even take its close frame."""
-        await self._manners.clock.sleep(self._manners.close_timeout)
-        self._tasks.cancel_scope.cancel()
-
-    # --- from the client -----------------------------------------------------
-
-    async def _listen(self) -> None:
-        """Hand on what the client says, until it has left."""
-        while True:
-            message = await self._receive()
-            if message["type"] == "websocket.disconnect":
-                # Some servers give a code of their own type.
-                self._leave(int(message.get("code", NO_STATUS)), message.get("reason") or "")
-                return
-            if not await self._hand_on(message):
-                return
-
-    async def _hand_on(self, message: Message) -> bool:
-        """Give the room one message; say whether it may have more."""
-        # No server gives a message before it was told to accept.
-        assert self._client is not None
-        text: str | None = message.get("text")
-        payload: str | bytes = message["bytes"] if text is None else text
-        if _is_over(payload, self._manners.max_bytes):
-            await self._client.close(TOO_BIG, f"a message may have {self._manners.max_bytes} bytes")
-            return False
-        try:
-            await self._client.send(payload)
-        except (ConnectionClosedError, RuntimeClosedError):
-            # The speaking side tells the client.
-            return False
-        return True
-
-    def _leave(self, code: int, reason: str) -> None:
-        """Hear that the client has gone: nobody is to be spoken to any more."""
-        self._left = self._left or (code, reason)
-        self._tasks.cancel_scope.cancel()
-
-    async def _go(self, client: RoomClient) -> None:
-        """Tell the room how the client has left, if it has."""
-        if self._left is not None:
-            with CancelScope(shield=True):
-                await client.close(*self._left)
 
 
 def _to_frame(message: str | bytes) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Generator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeVar, final
 
@@ -24,13 +23,14 @@ from typing_extensions import override
 from partyroom._core.keys import check_name
 from partyroom._log import about
 from partyroom.asgi._asgi import ASGIApp, Receive, Scope, Send
-from partyroom.asgi._http import ClientLeft, ask_room, limited, read_body, respond
+from partyroom.asgi._beside import Beside
+from partyroom.asgi._http import ClientLeft, ask_room, limited, read_body, respond, unavailable
 from partyroom.asgi._lifespan import serve_lifespan
 from partyroom.asgi._routing import Refused, Route, check_origin, find_route, make_connect_request, make_request
 from partyroom.asgi._websocket import Manners, WebSocket, deny
 from partyroom.asgi.messages import ConnectRequest, Request, Response
-from partyroom.errors import InvalidKeyError, InvalidRoomIdError, LimitExceededError
-from partyroom.protocols import Client, RoomHandle
+from partyroom.errors import InvalidKeyError, InvalidRoomIdError, LimitExceededError, RuntimeClosedError
+from partyroom.protocols import RoomHandle
 from partyroom.runtime import Runtime
 from partyroom.types import RoomKey
 
@@ -53,19 +53,6 @@ class _Bounds:
     connections: int
     room_connections: int
     requests: int
-
-
-@attrs.define(eq=False)
-class _Visit:
-    """A client that may come in."""
-
-    room: RoomKey
-    subprotocol: str | None
-    _connecting: list[AbstractAsyncContextManager[Client]]
-
-    def take_connecting(self) -> AbstractAsyncContextManager[Client]:
-        """Give the way in, and let go of it."""
-        return self._connecting.pop()
 
 
 def _about(request: Request) -> dict[str, str]:
@@ -150,28 +137,30 @@ class PartyApp:
         kind = scope["type"]
         if kind == "lifespan":
             await serve_lifespan(self._runtime, self._app, scope, receive, send)
-        elif kind in {"http", "websocket"}:
-            await self._serve(scope, receive, send)
-        elif self._app is not None:
-            await self._app(scope, receive, send)
-        else:
-            message = f"this application serves http, websocket and lifespan, not {kind!r}"
-            raise ValueError(message)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve what is below the prefix, and hand on what is not."""
-        serve = self._serve_http if scope["type"] == "http" else self._serve_websocket
-        try:
-            route = find_route(scope, self._prefix, self._runtime.limits)
-        except Refused as refused:
-            await self._answer_all(refused.response, scope, receive, send)
             return
-        if route is not None:
-            await serve(route, scope, receive, send)
-        elif self._app is not None:
+        if kind in {"http", "websocket"}:
+            try:
+                route = find_route(scope, self._prefix, self._runtime.limits)
+            except Refused as refused:
+                await self._answer_all(refused.response, scope, receive, send)
+                return
+            if route is not None and kind == "http":
+                await self._serve_http(route, scope, receive, send)
+                return
+            if route is not None:
+                await self._serve_websocket(route, scope, receive, send)
+                return
+        await self._forward(scope, receive, send)
+
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on what is none of ours."""
+        if self._app is not None:
             await self._app(scope, receive, send)
-        else:
+        elif scope["type"] in {"http", "websocket"}:
             await self._answer_all(Response("there is nothing here", 404), scope, receive, send)
+        else:
+            message = f"this application serves http, websocket and lifespan, not {scope['type']!r}"
+            raise ValueError(message)
 
     @staticmethod
     async def _answer_all(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
@@ -258,39 +247,38 @@ class PartyApp:
             return
         self._connected += 1
         try:
-            visit = await self._let_in(make_connect_request(scope, route))
-            with self._place_in(visit.room):
-                # Nothing here holds the request for as long as the client stays: with many of them, that is what counts.
-                await WebSocket(scope, receive, send, visit.subprotocol, self._manners, visit.room).serve(
-                    visit.take_connecting()
-                )
+            # Nothing here holds the request for as long as the client stays: with many of them, that is what counts.
+            room, socket = await self._let_in(route, scope, receive, send)
+            self._connections[room] += 1
+            try:
+                await socket.serve(scope)
+            finally:
+                self._connections[room] -= 1
+                if not self._connections[room]:
+                    del self._connections[room]
         except Refused as refused:
             await deny(refused.response, scope, send)
         finally:
             self._connected -= 1
 
-    async def _let_in(self, request: ConnectRequest) -> _Visit:
-        """Give the way into the room, if origin, hook and address allow; else raise :class:`Refused`."""
+    async def _let_in(self, route: Route, scope: Scope, receive: Receive, send: Send) -> tuple[RoomKey, WebSocket]:
+        """Give the way into the room, if origin, hook, address and limits allow; else raise :class:`Refused`."""
+        request = make_connect_request(scope, route)
         check_origin(request, self._origins)
         hooked = await self._ask_hook(self._on_before_connect, request, ConnectRequest)
         if isinstance(hooked, Response):
             raise Refused(hooked)
         handle = self._find_room(hooked)
         self._check_id(hooked.connection_id, handle)
+        room = RoomKey(handle.party, handle.id)
+        if self._connections[room] >= self._bounds.room_connections:
+            raise Refused(Response("too many clients are connected to this room", 503))
+        try:
+            engine = self._runtime.engine()
+        except RuntimeClosedError as error:
+            raise Refused(unavailable(error, room)) from None
         connecting = handle.connect(
             id=hooked.connection_id, uri=hooked.url, tags=hooked.tags, state=hooked.state, request=hooked
         )
-        return _Visit(RoomKey(handle.party, handle.id), hooked.subprotocol, [connecting])
-
-    @contextmanager
-    def _place_in(self, room: RoomKey) -> Generator[None]:
-        """Count a client of a room; raise :class:`Refused` if there are too many."""
-        if self._connections[room] >= self._bounds.room_connections:
-            raise Refused(Response("too many clients are connected to this room", 503))
-        self._connections[room] += 1
-        try:
-            yield
-        finally:
-            self._connections[room] -= 1
-            if not self._connections[room]:
-                del self._connections[room]
+        beside = Beside(engine.loop, engine.work)
+        return room, WebSocket(connecting, receive, send, hooked.subprotocol, self._manners, beside, room)

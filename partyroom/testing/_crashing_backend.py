@@ -12,6 +12,7 @@ Must never crash anything itself: it calls whoever does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import Literal, NoReturn, TypeAlias, final
 
 from anyio import Event
@@ -74,7 +75,7 @@ class CrashingBackend(BackendWrapper):
         if self._moment != "answered":
             self._kill()
             await _never()
-        current_loop().spawn(self._kill_soon)
+        current_loop().spawn(self._kill_soon, copy_context())
         if len(stored) == len(commits):
             return answers
         # Only some of the group may be told. Whoever asked with one call for all will ask again for each.

@@ -12,6 +12,7 @@ Must never know what a harness adds: rooms, errors, alarms.
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import final
 
 from anyio import Event
@@ -66,7 +67,7 @@ class HeldRuntime:
                 self._ended.set()
                 ready.set()
 
-        current_loop().spawn(live)
+        current_loop().spawn(live, copy_context())
         await ready.wait()
         return self.engine()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ from partyroom import Connection, ConnectRejectedError, Limits, Room, Runtime, R
 from partyroom.asgi import ConnectRequest, PartyApp, Request, Response
 from partyroom.backends.memory import MemoryBackend
 from partyroom.testing.fake_clock import FakeClock
-from tests.hosts.driver import Answer, Exchange, ask, connected, connecting, denial, scope_of, whole_answer
+from tests.hosts.driver import Answer, Exchange, Socket, ask, connected, connecting, denial, scope_of, whole_answer
 
 pytestmark = pytest.mark.anyio
 
@@ -520,6 +521,57 @@ async def test_a_client_that_leaves_while_it_is_spoken_to_is_gone() -> None:
         await ann.text("hello")
         await ann.ended.wait()
         assert [["ann", 1006, "", False]] == await left(app, "lobby")
+
+
+async def test_what_a_server_raises_at_a_message_ends_the_connection_and_reaches_it() -> None:
+    class Broken(Socket):
+        @override
+        async def app_send(self, message: Any) -> None:
+            if message["type"] == "websocket.send":
+                error = "no such message"
+                raise RuntimeError(error)
+            await super().app_send(message)
+
+    async with party_app() as app:
+        socket = Broken()
+        await socket.say(type="websocket.connect")
+        with pytest.raises(RuntimeError, match="no such message"):
+            await socket.run(app, scope_of("websocket", "/parties/chat/lobby", "_pk=ann"))
+        assert [["ann", 1000, "", True]] == await left(app, "lobby")
+
+
+async def test_a_client_that_leaves_before_anything_was_done_for_it_is_nobody() -> None:
+    async with party_app() as app:
+        socket = Socket()
+        await socket.say(type="websocket.connect")
+        await socket.say(type="websocket.disconnect", code=1006)
+        await socket.run(app, scope_of("websocket", "/parties/chat/lobby", "_pk=ann"))
+        assert [] == await left(app, "lobby")
+
+
+async def test_a_server_that_ends_its_task_ends_the_connection() -> None:
+    async with party_app() as app:
+        async with connecting(app, "/parties/chat/lobby", "_pk=ann") as ann:
+            await ann.handshake()
+        assert [["ann", 1000, "", True]] == await left(app, "lobby")
+
+
+async def test_a_client_is_spoken_to_in_the_context_of_its_own_connection() -> None:
+    whose: ContextVar[str] = ContextVar("whose", default="nobody")
+    seen: list[str] = []
+
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        async def watched(message: Any) -> None:
+            seen.append(whose.get())
+            await send(message)
+
+        whose.set(scope["query_string"].decode())
+        await app(scope, receive, watched)
+
+    async with party_app() as app, connected(server, "/parties/chat/lobby", "_pk=ann") as ann:
+        await ann.text("hello")
+        assert ["ann is here, None", "hello"] == [await ann.heard_text(), await ann.heard_text()]
+    assert {"_pk=ann"} == set(seen)
 
 
 async def test_a_client_in_a_runtime_that_closes_hears_1001() -> None:
