@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 import attrs
 
-from benchmarks.limits import Pipe, fan_out, round_trips
+from benchmarks.limits import Pipe, fan_out, round_trips, served, start_tasks
 from benchmarks.measure import Sample, in_turns, question, run_on
 from partyroom import Client, Connection, Room, RoomHandle, Runtime
 from partyroom.backends.memory import MemoryBackend
@@ -68,14 +68,14 @@ async def calls(
 
 async def compare_calls(count: int, callers: int, rooms: int) -> Sample:
     """Measure calls to warm rooms beside round trips through queues."""
-    async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
+    async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime, served(rooms) as inboxes:
         handles = [runtime.parties["plain"].get(str(number)) for number in range(rooms)]
         await calls(handles, Plain.nothing, rooms, min(rooms, 100))
         # A turn reaches every room.
         turns = min(TURNS, count // rooms)
         each = count // turns
         ours, beside = await in_turns(
-            turns, lambda: calls(handles, Plain.nothing, each, callers), lambda: round_trips(each, callers, rooms)
+            turns, lambda: calls(handles, Plain.nothing, each, callers), lambda: round_trips(inboxes, each, callers)
         )
     return Sample(ours / count * MICRO, beside / count * MICRO)
 
@@ -85,22 +85,22 @@ QUEUES = "a round trip through two queues of the loop"
 
 @question("call", "a call to a warm room, one caller", QUEUES, at_least=3, aim=1.5)
 def _call(loop: str, quick: bool) -> Sample:
-    return run_on(loop, partial(compare_calls, 100 if quick else 20_000, 1, 1))
+    return run_on(loop, partial(compare_calls, 100 if quick else 10_000, 1, 1))
 
 
 @question("call-100-callers", "a call to a warm room, 100 callers", QUEUES, at_least=3, aim=1.5)
 def _call_many(loop: str, quick: bool) -> Sample:
-    return run_on(loop, partial(compare_calls, 200 if quick else 30_000, 100, 1))
+    return run_on(loop, partial(compare_calls, 200 if quick else 20_000, 100, 1))
 
 
 @question("call-10000-rooms", "a call to one of 10,000 warm rooms, 100 callers", QUEUES, at_least=3, aim=1.5)
 def _call_rooms(loop: str, quick: bool) -> Sample:
-    return run_on(loop, partial(compare_calls, 200 if quick else 30_000, 100, 20 if quick else 10_000))
+    return run_on(loop, partial(compare_calls, 200 if quick else 20_000, 100, 20 if quick else 10_000))
 
 
 @question("get-put", "an event with one get and one put, in memory", "a call that does nothing", at_least=2, aim=1.4)
 def _get_put(loop: str, quick: bool) -> Sample:
-    count = 100 if quick else 20_000
+    count = 100 if quick else 10_000
 
     async def main() -> Sample:
         async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
@@ -119,7 +119,8 @@ def _get_put(loop: str, quick: bool) -> Sample:
 
 async def compare_messages(count: int, clients: int) -> Sample:
     """Measure messages through a room to its clients beside queues by hand."""
-    each = count // min(TURNS, count)
+    # Each turn connects all clients anew, which takes as long as many messages.
+    each = count // min(4, count)
     async with Runtime({"plain": Plain}, backend=MemoryBackend()) as runtime:
         room = runtime.parties["plain"].get("1")
         ours, beside = await in_turns(
@@ -154,7 +155,7 @@ async def messages(room: RoomHandle, count: int, clients: int) -> float:
 
 @question("fan-out", "a message through a room to 10 waiting clients", "10 queues by hand", at_least=3, aim=1.5)
 def _fan_out(loop: str, quick: bool) -> Sample:
-    return run_on(loop, partial(compare_messages, 20 if quick else 3_000, 10))
+    return run_on(loop, partial(compare_messages, 20 if quick else 2_000, 10))
 
 
 @question(
@@ -165,8 +166,7 @@ def _fan_out(loop: str, quick: bool) -> Sample:
     aim=1.2,
 )
 def _broadcast(loop: str, quick: bool) -> Sample:
-    # Each turn connects all clients anew.
-    count, clients = (2, 20) if quick else (40, 1_000)
+    count, clients = (2, 20) if quick else (20, 1_000)
     return run_on(loop, partial(compare_messages, count, clients))
 
 
@@ -178,19 +178,11 @@ class Thing:
     values: dict[str, bytes] = attrs.Factory(dict[str, bytes])
 
 
-async def start_things(count: int) -> float:
-    """Give the seconds for constructing three objects and running one task, so many times."""
-
-    async def finish(*_: object) -> None:
-        pass
-
-    begin = perf_counter()
-    async with anyio.create_task_group() as group:
-        for number in range(count):
-            group.start_soon(finish, Thing("a"), Thing("b"), Thing("c"))
-            if not number % 100:
-                await anyio.lowlevel.checkpoint()
-    return perf_counter() - begin
+async def construct_things() -> None:
+    """Construct what little a room cannot do without."""
+    Thing("a")
+    Thing("b")
+    Thing("c")
 
 
 @question("wake", "waking a sleeping room, in memory", "three attrs objects and one task", at_least=10, aim=4)
@@ -204,7 +196,7 @@ def _wake(loop: str, quick: bool) -> Sample:
             ours, beside = await in_turns(
                 TURNS,
                 lambda: calls(list(islice(handles, each)), Plain.nothing, each, 100),
-                lambda: start_things(each),
+                lambda: start_tasks(each, construct_things),
             )
         return Sample(ours / count * MICRO, beside / count * MICRO)
 
@@ -235,7 +227,13 @@ def _idle_room(loop: str, quick: bool) -> Sample:
 
 
 @question(
-    "asleep-again", "memory kept of 100,000 rooms that slept again", unit="%", at_least=5, aim=1, loops=("asyncio",)
+    "asleep-again",
+    "memory kept of 100,000 rooms that slept again",
+    unit="%",
+    at_least=5,
+    aim=1,
+    loops=("asyncio",),
+    once=True,
 )
 def _asleep_again(loop: str, quick: bool) -> Sample:
     count = 200 if quick else 100_000

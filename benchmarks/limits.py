@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,7 +14,7 @@ import anyio
 import sniffio
 import trio
 
-__all__ = ["Pipe", "fan_out", "open_raw", "raw_groups", "round_trips"]
+__all__ = ["Pipe", "fan_out", "open_raw", "round_trips", "served", "start_tasks"]
 
 
 class Pipe:
@@ -31,33 +32,55 @@ class Pipe:
             self.put, self.get, self.put_nowait = queue.put, queue.get, queue.put_nowait
 
 
-async def round_trips(count: int, callers: int = 1, servers: int = 1) -> float:
-    """Give the seconds for ``count`` round trips through two queues each, by so many callers to so many servers."""
-    taken = 0.0
+@asynccontextmanager
+async def served(servers: int) -> AsyncGenerator[list[Pipe]]:
+    """Give the inboxes of so many tasks that answer each pipe that they are sent."""
+
+    async def serve(inbox: Pipe) -> None:
+        while True:
+            reply = await inbox.get()
+            await reply.put(None)
+
     async with anyio.create_task_group() as tasks:
         inboxes = [Pipe() for _ in range(servers)]
-
-        async def serve(inbox: Pipe) -> None:
-            while True:
-                reply = await inbox.get()
-                await reply.put(None)
-
-        async def call(first: int) -> None:
-            outbox = Pipe()
-            for number in range(first, count, callers):
-                await inboxes[number % servers].put(outbox)
-                await outbox.get()
-
         for inbox in inboxes:
             tasks.start_soon(serve, inbox)
         await anyio.lowlevel.checkpoint()
-        begin = perf_counter()
-        async with anyio.create_task_group() as group:
-            for first in range(callers):
-                group.start_soon(call, first)
-        taken = perf_counter() - begin
+        yield inboxes
         tasks.cancel_scope.cancel()
-    return taken
+
+
+async def round_trips(inboxes: list[Pipe], count: int, callers: int) -> float:
+    """Give the seconds for ``count`` round trips through two queues each, by so many callers."""
+
+    async def call(first: int) -> None:
+        outbox = Pipe()
+        for number in range(first, count, callers):
+            await inboxes[number % len(inboxes)].put(outbox)
+            await outbox.get()
+
+    begin = perf_counter()
+    async with anyio.create_task_group() as group:
+        for first in range(callers):
+            group.start_soon(call, first)
+    return perf_counter() - begin
+
+
+async def start_tasks(count: int, body: Callable[[], Coroutine[Any, Any, None]]) -> float:
+    """Give the seconds for starting so many of the loop's own tasks, a hundred at a time, until all have ended."""
+    left = count
+    begin = perf_counter()
+    while left > 0:
+        some, left = min(left, 100), left - 100
+        if sniffio.current_async_library() == "trio":
+            async with trio.open_nursery() as nursery:
+                for _ in range(some):
+                    nursery.start_soon(body)
+        else:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(some):
+                    group.create_task(body())
+    return perf_counter() - begin
 
 
 async def fan_out(count: int, clients: int) -> float:
@@ -100,13 +123,3 @@ def open_raw(path: Path, *, synchronous: str = "FULL") -> sqlite3.Connection:
     database.execute("PRAGMA wal_autocheckpoint = 16000")
     database.execute("CREATE TABLE IF NOT EXISTS entries (room INTEGER, key TEXT, value BLOB, PRIMARY KEY (room, key))")
     return database
-
-
-def raw_groups(database: sqlite3.Connection, rows: list[tuple[int, str, bytes]], group: int) -> float:
-    """Give the seconds for writing rows, so many in a transaction."""
-    begin = perf_counter()
-    for first in range(0, len(rows), group):
-        database.execute("BEGIN IMMEDIATE")
-        database.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", rows[first : first + group])
-        database.execute("COMMIT")
-    return perf_counter() - begin

@@ -62,6 +62,8 @@ class Question:
     loops: Sequence[str]
     measure: Callable[[str, bool], Sample]
     """Takes the loop's name and whether to be quick; gives one run's figures."""
+    once: bool = False
+    """Whether one run is enough: it is long, and its figure hardly varies."""
 
     @property
     def more_is_better(self) -> bool:
@@ -108,11 +110,12 @@ def question(
     at_least: float | None = None,
     aim: float | None = None,
     loops: Sequence[str] = LOOPS,
+    once: bool = False,
 ) -> Callable[[Callable[[str, bool], Sample]], Callable[[str, bool], Sample]]:
     """Make a function that measures one run a line of the table."""
 
     def register(measure: Callable[[str, bool], Sample]) -> Callable[[str, bool], Sample]:
-        REGISTERED[name] = Question(name, text, beside, unit, at_least, aim, loops, measure)
+        REGISTERED[name] = Question(name, text, beside, unit, at_least, aim, loops, measure, once)
         return measure
 
     return register
@@ -121,11 +124,11 @@ def question(
 def ask(
     asked: Question, loop: str, *, runs: int, quick: bool, progress: Callable[[int], None] = lambda _done: None
 ) -> Answer:
-    """Answer a question on one loop: a warm-up of tiny size, then ``runs`` runs; ``progress`` hears how many are done."""
+    """Answer a question on one loop: a warm-up of tiny size, then ``runs`` runs, or one if that is enough; ``progress`` hears how many are done."""
     if not quick:
         asked.measure(loop, True)  # noqa: FBT003 - quick
     samples: list[Sample] = []
-    for done in range(runs):
+    for done in range(1 if asked.once else runs):
         progress(done)
         # What earlier questions have left in memory is not looked through again and again by the collector.
         gc.collect()

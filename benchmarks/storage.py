@@ -242,7 +242,7 @@ class Load:
     aim=0.85,
 )
 def _many_rooms(loop: str, quick: bool) -> Sample:
-    count, rooms = (200, 20) if quick else (50_000, 1_000)
+    count, rooms = (200, 20) if quick else (20_000, 1_000)
     return Load(rooms, rooms, count, count, "in groups").compare(loop, quick=quick)
 
 
@@ -255,7 +255,7 @@ def _many_rooms(loop: str, quick: bool) -> Sample:
     aim=0.85,
 )
 def _one_caller(loop: str, quick: bool) -> Sample:
-    count = 20 if quick else 3_000
+    count = 20 if quick else 2_000
     return Load(1, 1, count, count, "with a hop").compare(loop, quick=quick)
 
 
@@ -268,7 +268,7 @@ def _one_caller(loop: str, quick: bool) -> Sample:
     aim=10,
 )
 def _many_callers(loop: str, quick: bool) -> Sample:
-    return Load(1, 100, 200 if quick else 20_000, 20 if quick else 3_000, "with a hop").compare(loop, quick=quick)
+    return Load(1, 100, 200 if quick else 20_000, 20 if quick else 2_000, "with a hop").compare(loop, quick=quick)
 
 
 # --- a busy loop -------------------------------------------------------------
@@ -316,7 +316,7 @@ async def busy_and_idle(folder: Path, rooms: int, count: int) -> tuple[float, fl
 def measure_busy(loop: str, quick: bool) -> tuple[float, float, float]:
     """Measure with a hundred callers in a hundred rooms."""
     with tempfile.TemporaryDirectory() as name:
-        return run_on(loop, partial(busy_and_idle, Path(name), 10 if quick else 100, 50 if quick else 10_000))
+        return run_on(loop, partial(busy_and_idle, Path(name), 10 if quick else 100, 50 if quick else 5_000))
 
 
 @question(
