@@ -124,7 +124,10 @@ def question(
 def ask(
     asked: Question, loop: str, *, runs: int, quick: bool, progress: Callable[[int], None] = lambda _done: None
 ) -> Answer:
-    """Answer a question on one loop: a warm-up of tiny size, then ``runs`` runs, or one if that is enough; ``progress`` hears how many are done."""
+    """Answer a question on one loop: a warm-up of tiny size, then ``runs`` runs, or one if that is enough.
+
+    ``progress`` hears how many are done.
+    """
     if not quick:
         asked.measure(loop, True)  # noqa: FBT003 - quick
     samples: list[Sample] = []
