@@ -43,9 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         environment = describe_environment()
         source = ask_each(options)
-    answers = show(source, environment, earlier)
-    if options.json:
-        keep(options.json, answers, environment)
+    answers: list[Answer] = []
+    print(environment, header(), sep="\n\n")
+    for answer in source:
+        show(answer, answers[-1] if answers else None, earlier)
+        answers.append(answer)
+        if options.json:
+            # Each time: a run takes long enough to be broken off.
+            keep(options.json, answers, environment)
     if options.svg:
         options.svg.write_text(draw(answers), encoding="utf-8")
     if options.publish:
@@ -95,16 +100,11 @@ def ask_each(options: argparse.Namespace) -> Iterator[Answer]:
         tell("")
 
 
-def show(answers: Iterator[Answer], environment: str, earlier: dict[str, Any]) -> list[Answer]:
-    """Print answers as they come; give them all."""
-    print(environment, header(), sep="\n\n")
-    found: list[Answer] = []
-    for answer in answers:
-        if not found or found[-1].question is not answer.question:
-            print(heading(answer.question))
-        print(row(answer, earlier.get(f"{answer.question.name}/{answer.loop}")), flush=True)
-        found.append(answer)
-    return found
+def show(answer: Answer, before: Answer | None, earlier: dict[str, Any]) -> None:
+    """Print an answer, below its question if that is another one than before."""
+    if before is None or before.question is not answer.question:
+        print(heading(answer.question))
+    print(row(answer, earlier.get(f"{answer.question.name}/{answer.loop}")), flush=True)
 
 
 def tell(text: str) -> None:
