@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, ParamSpec, Self, TypeVar
 
+from anyio import CancelScope
 from typing_extensions import override
 
 from partyroom.errors import CommitError
@@ -48,7 +49,21 @@ class BackendWrapper(StorageBackend):
 
     @override
     async def __aenter__(self) -> Self:
-        await self.around("open", self.backend.__aenter__)
+        is_open = False
+
+        async def enter() -> None:
+            nonlocal is_open
+            await self.backend.__aenter__()
+            is_open = True
+
+        try:
+            await self.around("open", enter)
+        except BaseException:
+            # Whoever cannot enter this has nothing to leave: so what went wrong behind the opening closes it.
+            if is_open:
+                with CancelScope(shield=True):
+                    await self.backend.__aexit__(None, None, None)
+            raise
         return self
 
     @override
