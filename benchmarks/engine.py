@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
@@ -51,7 +51,7 @@ class Plain(Room):
 
 
 async def calls(
-    handles: list[RoomHandle], method: Callable[[Any], Awaitable[object]], count: int, callers: int
+    handles: Sequence[RoomHandle], method: Callable[[Any], Awaitable[object]], count: int, callers: int
 ) -> float:
     """Give the seconds for so many calls, by so many callers at once."""
 
