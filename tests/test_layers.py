@@ -69,6 +69,7 @@ BY_NAME = {
     "codec": "types of the standard library that few rooms store",
     "_cli": "an author's own modules",
     "testing": "the loop that a test runs on",
+    "blocking": "the loop that is run for a host that has none",
 }
 """Houses that look modules up while they run, and what for; but for the face, never one of ours, which would hide a circle."""
 

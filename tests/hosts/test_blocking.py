@@ -221,13 +221,13 @@ def test_who_waits_for_a_message_is_told_that_the_runtime_closes() -> None:
 
 
 def test_a_call_while_it_closes_or_has_closed_is_refused(runtime: BlockingRuntime) -> None:
-    thread: Any = runtime._engine
+    thread: Any = runtime._home
     room = runtime.parties["counter"].get("all")
     runtime.close()
-    runtime._engine = thread
+    runtime._home = thread
     with pytest.raises(RuntimeClosedError, match="closed"):
         room.call(Counter.increment)
-    runtime._engine = None
+    runtime._home = None
 
 
 def test_a_room_does_not_wait_for_its_own_thread(runtime: BlockingRuntime) -> None:
@@ -253,15 +253,15 @@ PROGRAM = """
             await self.ctx.storage.put("total", total)
             return total
 
-    runtime = BlockingRuntime({"counter": Counter}, backend=FileBackend(sys.argv[1]), idle_timeout=timedelta(hours=1))
+    runtime = BlockingRuntime({"counter": Counter}, backend=FileBackend(sys.argv[1]), idle_timeout=timedelta(hours=1), OPTIONS)
     runtime.open()
     room = runtime.parties["counter"].get("all")
     print(room.call(Counter.increment), flush=True)
 """
 
 
-def run_program(tmp_path: Path, more: str = "") -> str:
-    program = textwrap.dedent(PROGRAM) + textwrap.dedent(more)
+def run_program(tmp_path: Path, more: str = "", *, options: str = "") -> str:
+    program = textwrap.dedent(PROGRAM).replace("OPTIONS", options) + textwrap.dedent(more)
     path = tmp_path / "rooms.db"
     answer = subprocess.run(
         [sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True, timeout=40
@@ -275,29 +275,28 @@ def test_a_program_may_end_without_closing(tmp_path: Path) -> None:
     assert "2\n" == run_program(tmp_path)
 
 
+FORK = """
+    import warnings
+    warnings.simplefilter("ignore")
+    child = os.fork()
+    for use in (lambda: room.call(Counter.increment), runtime.open, runtime.close):
+        try:
+            use() if not child else None
+        except RuntimeStateError as error:
+            print(str(error).replace(str(os.getppid()), "PARENT"), flush=True)
+    if child:
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), room.call(Counter.increment))
+"""
+REFUSAL = "this runtime lives in process PARENT; a forked child must open one of its own\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_is_refused_and_ends_in_peace(tmp_path: Path) -> None:
-    said = run_program(
-        tmp_path,
-        """
-        import warnings
-        warnings.simplefilter("ignore")
-        child = os.fork()
-        for use in (lambda: room.call(Counter.increment), runtime.open, runtime.close):
-            try:
-                use() if not child else None
-            except RuntimeStateError as error:
-                print(str(error).replace(str(os.getppid()), "PARENT"), flush=True)
-        if child:
-            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), room.call(Counter.increment))
-        """,
-    )
-    refusal = "this runtime lives in process PARENT; a forked child must open one of its own\n"
-    assert "1\n" + refusal * 3 + "0 2\n" == said
+    assert "1\n" + REFUSAL * 3 + "0 2\n" == run_program(tmp_path, FORK)
 
 
 def test_a_copy_of_it_in_a_forked_child_closes_nothing_at_exit(runtime: BlockingRuntime) -> None:
-    thread: Any = runtime._engine
+    thread: Any = runtime._home
     thread._process += 1
     runtime._close_at_exit()
     thread._process -= 1

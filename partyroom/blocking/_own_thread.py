@@ -1,0 +1,135 @@
+"""A runtime in the thread that opened it, which goes on while that thread waits for it.
+
+Owns an event loop that stands still between two calls.
+
+Promises that a room's code, alarms included, runs in the thread that opened the
+runtime and in no other, while a call of that thread waits; and that an interrupt
+ends that wait, and not the runtime.
+
+Must never start a thread, nor take the place of a loop that runs here. It is
+asyncio's only, which can be stopped between two calls and gone on with; trio
+cannot.
+"""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Awaitable, Callable, Coroutine
+from importlib import import_module
+from threading import current_thread
+from typing import Any, Final, TypeVar, final
+
+from anyio import Event
+from typing_extensions import override
+
+from partyroom.blocking._home import ROOMS_OWN_CODE, Home
+from partyroom.errors import RuntimeStateError
+from partyroom.runtime import Runtime
+
+__all__ = ["OwnThread"]
+
+T = TypeVar("T")
+
+PollSelector: Final[Any] = getattr(selectors, "PollSelector", None)
+
+
+def _new_loop() -> Any:  # noqa: ANN401 - a loop of asyncio's
+    """Make a loop that a forked child can drop: an epoll set is shared with it, and would lose what the child lets go of."""
+    asyncio: Any = import_module("asyncio")
+    return asyncio.new_event_loop() if PollSelector is None else asyncio.SelectorEventLoop(PollSelector())
+
+
+@final
+class OwnThread(Home):
+    """The thread that opened a runtime, as the place where it lives."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime)
+        self._thread = current_thread()
+        self._runner: Any = None
+        self._task: object = None
+        self._stopped = self._ended = Event()
+        self._error: BaseException | None = None
+        self._is_driving = False
+
+    @override
+    def check(self) -> None:
+        super().check()
+        if self._is_driving and current_thread() is self._thread:
+            raise RuntimeStateError(ROOMS_OWN_CODE)
+        if current_thread() is not self._thread:
+            message = (
+                f'with alarms="manual" this runtime lives in {self._thread.name}, which opened it, and may be used there '
+                f"only; this is {current_thread().name}"
+            )
+            raise RuntimeStateError(message)
+        asyncio: Any = import_module("asyncio")
+        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the one way to ask that does not raise
+            message = "an event loop runs in this thread: await the verbs of a Runtime there"
+            raise RuntimeStateError(message)
+
+    @override
+    def start(self) -> None:
+        self.check()
+        self._runner = import_module("asyncio").Runner(loop_factory=_new_loop)
+        try:
+            self._drive(self._begin)
+        except BaseException:
+            self._runner.close()
+            raise
+
+    async def _begin(self) -> None:
+        ready = Event()
+        self._stopped, self._ended = Event(), Event()
+        # Held, for the loop itself holds tasks weakly.
+        self._task = self._runner.get_loop().create_task(self._live(ready))
+        await ready.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def _live(self, ready: Event) -> None:
+        try:
+            async with self.runtime:
+                ready.set()
+                await self._stopped.wait()
+        except BaseException as error:  # noqa: BLE001 - raised where the runtime is opened or closed
+            self._error = error
+        finally:
+            ready.set()
+            self._ended.set()
+
+    @override
+    def ask(self, fn: Callable[[], Awaitable[T]], /) -> T:
+        self.check()
+        return self._drive(fn)
+
+    @override
+    def stop(self) -> None:
+        self.check()
+        try:
+            self._drive(self._end)
+        finally:
+            # Also after an interrupt: it waits for the closing to end, which has a deadline.
+            self._runner.close()
+        if self._error is not None:
+            raise self._error
+
+    async def _end(self) -> None:
+        self._stopped.set()
+        await self._ended.wait()
+
+    def _drive(self, fn: Callable[[], Awaitable[T]]) -> T:
+        self._is_driving = True
+        try:
+            # It turns an interrupt into a cancellation of this one task, where the program has no other way with it.
+            result: T = self._runner.run(_coroutine(fn))
+        finally:
+            self._is_driving = False
+        return result
+
+
+def _coroutine(fn: Callable[[], Awaitable[T]]) -> Coroutine[Any, Any, T]:
+    async def call() -> T:
+        return await fn()
+
+    return call()
