@@ -1,4 +1,4 @@
-"""``show``: one room from inside, its values decoded and its alarms.
+"""``show``: one room from inside: its values and its alarms' payloads decoded, and what handlers have raised.
 
 Owns the picture of one room.
 
@@ -34,6 +34,10 @@ from partyroom.types import RoomKey
 __all__ = ["VERB"]
 
 COLUMNS: Final = (Column("key"), Column("bytes", figures=True), Column("value"))
+COLUMNS_OF_ALARMS: Final = (
+    *(Column("rings", whole=True), Column("at (UTC)", whole=True)),
+    *(Column("alarm"), Column("repeats"), Column("tries", figures=True), Column("payload")),
+)
 VALUE_COLUMNS: Final = 200
 """How much of a value is shown where no terminal says how much there is room for; ``--key`` shows all of it."""
 PAGE_COLUMNS: Final = 80
@@ -66,7 +70,9 @@ async def show(arguments: Namespace, screen: Screen) -> int:
         if arguments.key is not None:
             return await _show_value(view, room, arguments, codec, screen)
         keys, size = await view.size_of(room)
-        seen = [sight(row, screen.clock.now()) for row in await view.room_alarms(room)]
+        # As everywhere: in the order in which they ring, then those that do not.
+        rows = sorted(await view.room_alarms(room), key=lambda row: (row.due is None, row.due or 0))
+        seen = [sight(row, screen.clock.now()) for row in rows]
         if not keys and not seen:
             screen.remark(f"there is no room {room}")
             return FOUND
@@ -74,8 +80,18 @@ async def show(arguments: Namespace, screen: Screen) -> int:
         title = f"{room}: {counted(keys, 'key')}, {counted(size, 'byte')}\n"
         await show_list(screen, arguments, _entries(view, room), form, title=title)
         title = f"{'' if keys else str(room)}\n{counted(len(seen), 'alarm')}\n"
-        await show_list(screen, arguments, _each(seen), ALARMS, title=title)
+        form = Form(COLUMNS_OF_ALARMS, partial(_alarm_cells, codec=codec), ALARMS.facts)
+        await show_list(screen, arguments, _each(seen), form, title=title)
+    if not arguments.json:
+        _tell_errors(seen, screen)
     return OK
+
+
+def _tell_errors(alarms: Sequence[Sight], screen: Screen) -> None:
+    """Say what handlers have raised, at full length: in a table it would be cut where it becomes interesting."""
+    for each in alarms:
+        if each.error is not None:
+            screen.say(f"\n{f'alarm {each.row.name!r}' if each.row.name else 'the alarm'}: {each.error}")
 
 
 async def _entries(view: FileView, room: RoomKey) -> AsyncGenerator[Entry]:
@@ -90,6 +106,12 @@ async def _each(alarms: Sequence[Sight]) -> AsyncGenerator[Sight]:
 
 def _cells(entry: Entry, codec: Codec) -> tuple[str, ...]:
     return entry.key, f"{len(entry.data):,}", cut(_decoded(entry.data, codec, repr), VALUE_COLUMNS)
+
+
+def _alarm_cells(seen: Sight, codec: Codec) -> tuple[str, ...]:
+    rings, at, _room, name, repeated, tries, _error = ALARMS.cells(seen)
+    payload = "" if seen.payload is None else cut(_decoded(seen.payload, codec, repr), VALUE_COLUMNS)
+    return rings, at, name, repeated, tries, payload
 
 
 def _facts(entry: Entry) -> dict[str, object]:

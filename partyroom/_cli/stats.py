@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -21,7 +22,7 @@ from partyroom._cli.screen import OK, Screen
 from partyroom._cli.sights import iso, sight
 from partyroom._cli.stores import view_of
 from partyroom._cli.table import Column, table
-from partyroom._cli.text import counted, moment, relative, size
+from partyroom._cli.text import counted, moment, relative, size, width
 from partyroom._cli.verb import LOOKS, Verb, file_option, on_loop
 from partyroom._cli.walk import each_due, each_parked, each_room
 from partyroom._core.instants import to_micros
@@ -36,6 +37,8 @@ COLUMNS: Final = (
     *(Column(title, figures=True) for title in ("rooms", "keys", "bytes", *ALARMS, "late")),
     Column("next rings", whole=True),
 )
+STORED: Final = 4
+"""How many of them are of what is stored, and not of the alarms."""
 
 
 @attrs.define
@@ -69,7 +72,7 @@ async def stats(arguments: Namespace, screen: Screen) -> int:
         screen.say(line)
     if parties:
         screen.say()
-        for line in table(COLUMNS, [_cells(each, screen.clock.now()) for each in parties.values()], screen.width):
+        for line in _tables([_cells(each, screen.clock.now()) for each in parties.values()], screen.width):
             screen.say(line)
     return OK
 
@@ -108,11 +111,24 @@ def _lines(file: str, facts: FileFacts) -> list[str]:
     ]
 
 
+def _tables(rows: Sequence[Sequence[str]], space: int | None) -> list[str]:
+    """Give one table, or two that are narrow enough: what is stored, and below it the alarms."""
+    whole = list(table(COLUMNS, rows, space))
+    if space is None or max(map(width, whole)) <= space:
+        return whole
+    stored = table(COLUMNS[:STORED], [row[:STORED] for row in rows], space)
+    alarms = table((COLUMNS[0], *COLUMNS[STORED:]), [(row[0], *row[STORED:]) for row in rows], space)
+    return [*stored, "", *alarms]
+
+
 def _cells(party: PartyFigures, now: datetime) -> tuple[str, ...]:
-    figures = (party.rooms, party.keys, party.bytes, *(party.alarms[status] for status in ALARMS), party.late)
+    stored = (party.rooms, party.keys, party.bytes)
+    alarms = (*(party.alarms[status] for status in ALARMS), party.late)
     return (
         party.name,
-        *(f"{figure:,}" for figure in figures),
+        *(f"{figure:,}" for figure in stored),
+        # Without a nought, a column in which there are none goes, and the others have room.
+        *(f"{figure:,}" if figure else "" for figure in alarms),
         "" if party.next is None else relative(party.next, now),
     )
 

@@ -191,9 +191,14 @@ def test_a_room_is_shown_with_its_values_and_alarms(path: Path) -> None:
         "tags     14  {'a'}",
         "text     12  'Dear diary'",
         *("", "1 alarm", ""),
-        "rings          at (UTC)              room",
-        "in 1 h 30 min  2030-01-01 01:30:00Z  draft/alice",
+        "rings          at (UTC)              payload",
+        "in 1 h 30 min  2030-01-01 01:30:00Z  [1]",
     ] == run("show", path, "draft", "alice").lines
+
+
+def test_what_a_handler_raised_is_told_whole_below_the_room(path: Path) -> None:
+    lines = run("show", path, "draft", "bob", width=40).lines
+    assert ["", "alarm 'again': OSError: gone", "", "the alarm: ValueError: no"] == lines[-4:]
 
 
 def test_a_room_that_has_alarms_only_is_shown(path: Path) -> None:
@@ -332,10 +337,23 @@ def test_a_file_is_counted_by_party(path: Path) -> None:
         f"{path}: {size} KB, 0 B of it free; log beside it 0 B",
         f"written {written:%Y-%m-%d %H:%M:%S}Z, opened 1 time, last by process {os.getpid()}",
         "",
-        "party  rooms  keys  bytes  pending  retrying  paused  failed  unreadable  late  next rings",
-        "draft      2     3     30        1         1       1       1           0     0  in 8 s",
-        "game       1     0      0        1         0       0       0           0     1  2 h late",
+        "party  rooms  keys  bytes  pending  retrying  paused  failed  late  next rings",
+        "draft      2     3     30        1         1       1       1        in 8 s",
+        "game       1     0      0        1                               1  2 h late",
     ] == run("stats", path).lines
+
+
+def test_figures_that_a_terminal_is_too_narrow_for_are_two_tables(path: Path) -> None:
+    assert [
+        "",
+        "party  rooms  keys  bytes",
+        "draft      2     3     30",
+        "game       1     0      0",
+        "",
+        "party  pending  retrying  paused  failed  late  next rings",
+        "draft        1         1       1       1        in 8 s",
+        "game         1                               1  2 h late",
+    ] == run("stats", path, width=60).lines[2:]
 
 
 def test_a_file_without_rooms_has_figures_of_its_own_only(empty: Path) -> None:
