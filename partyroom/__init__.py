@@ -14,9 +14,10 @@ The map of the house, from the ground up; an import only ever points down:
 - ``_native``, ``_work``, ``_timers``, ``_workers``, ``_committer``, ``_room_clock``, ``_room_state``, ``_room_storage``,
   ``_alarm_loop``, ``connections``, ``clock``, ``codec``, ``backends``: effects, one each.
 - ``_services``, ``_watching``, ``_calls``, ``_ringing``, ``_room_context``, ``_room_runner``: one awake room, one event at a time.
-- ``_figures``, ``_engine``, ``runtime``: who is awake, and the handles that reach them.
+- ``_due_alarms``, ``_figures``, ``_idle_rooms``, ``_run_tasks``, ``_engine``: who is awake, and until when.
+- ``_handles``, ``runtime``: what a host holds.
 
-A message: ``runtime`` handle -> ``_room_runner`` event -> the author's Room -> ``_room_storage`` put -> ``_core.units``
+A message: ``_handles`` handle -> ``_room_runner`` event -> the author's Room -> ``_room_storage`` put -> ``_core.units``
 layer -> the handler returns, the event is sealed -> ``_committer`` -> the backend's ``commit`` -> ``_core.output_gate``
 -> reply and messages leave.
 

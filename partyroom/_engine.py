@@ -13,37 +13,38 @@ Must never outlive its run: a runtime that is entered again gets a new engine.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import Context, copy_context
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import takewhile
 from logging import Logger
 from random import Random  # noqa: TID251 - the type of what is given
 from typing import Any, Final, final
 
 import attrs
-from anyio import CancelScope, get_cancelled_exc_class
+from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from partyroom._alarm_loop import AlarmLoop
 from partyroom._committer import Committer
 from partyroom._core.instants import from_micros, to_micros
 from partyroom._core.read_cache import CacheBudget
-from partyroom._core.units import CURRENT, Event
+from partyroom._core.units import Event
+from partyroom._due_alarms import DueAlarms
 from partyroom._figures import count_parties, count_stored, explain
+from partyroom._idle_rooms import IdleRooms
 from partyroom._log import about
 from partyroom._native import Loop, OneShot
 from partyroom._room_clock import ClockParts, microseconds
 from partyroom._room_runner import RoomRunner
+from partyroom._run_tasks import RunTasks
 from partyroom._services import AwakeRoom, Keeper, Probe, RoomFactory, Services
-from partyroom._timers import Entry, Timers
-from partyroom._work import HOLDER, Work
+from partyroom._timers import Timers
+from partyroom._work import Work
 from partyroom._workers import Workers
 from partyroom.connections import Connections, RoomConnection
 from partyroom.errors import ConnectionClosedError, RuntimeClosedError
-from partyroom.protocols import AlarmScheduler, Clock, Codec, Party, StorageBackend, Upcoming
+from partyroom.protocols import AlarmScheduler, Clock, Codec, Party, StorageBackend
 from partyroom.statistics import Statistics, StoredStatistics, WhyAwake
-from partyroom.types import AlarmCursor, AlarmRow, Limits, RingFailure, RingReport, RoomKey, Timer
+from partyroom.types import AlarmRow, Limits, RingFailure, RingReport, RoomKey, Timer
 
 __all__ = ["Engine", "Settings"]
 
@@ -82,20 +83,13 @@ class Engine(Keeper):
     def __init__(self, settings: Settings, parties: Mapping[str, Party], loop: Loop, tasks: TaskGroup) -> None:
         self._settings = settings
         self._parties = parties
-        self._tasks = tasks
-        self._context: Context = copy_context()
-        # The runtime may be entered by code of another one's room. Set once: a worker's context stays the same over events.
-        self._context.run(CURRENT.set, None)
-        self._context.run(HOLDER.set, None)
+        self._tasks = RunTasks(tasks)
         self._rooms: dict[RoomKey, RoomRunner] = {}
         self._connections: dict[RoomKey, Connections] = {}
-        self._idle: dict[AwakeRoom, int] = {}
-        self._sweeper: Entry | None = None
         self._busy = 0
         self._rested: OneShot[None] | None = None
         self._failed_starts: dict[RoomKey, int] = {}
-        self._told: set[object] = set()
-        self._machinery: list[CancelScope] = []
+        self._told: set[type[object]] = set()
         self._scheduling = CancelScope(shield=True)
         self.loop = loop
         self.closing = False
@@ -103,16 +97,18 @@ class Engine(Keeper):
         """Whether nothing new is taken from hosts."""
         self._is_over = False
         """Whether nothing new is taken from rooms either."""
-        self.error: BaseException | None = None
-        """What ended the runtime, if it was no host's doing."""
         self.alarm_listener: Callable[[RoomKey, datetime | None], None] | None = None
         """Hears of every alarm that was stored, moved or deleted; for tests."""
         self.work = Work(loop)
-        self.workers = Workers(loop, self.work, self._start)
+        self.workers = Workers(loop, self.work, self._tasks.start)
         watch = None if settings.probe is None else settings.probe.around_commit
         self._committer = Committer(settings.backend, loop, self.workers.submit, self.fail, watch)
         clock = settings.clock
+        self.alarms = DueAlarms(
+            settings.backend, settings.factories, clock, settings.log, settings.limits.alarm_lookahead
+        )
         self._monotonic = Timers(loop, self.work, self._ticks, self._sleep)
+        self._idle = IdleRooms(self._monotonic, self._ticks, settings.idle_timeout, self._put_all_to_sleep)
         self._wall = Timers(loop, self.work, lambda: to_micros(clock.now()), self._sleep_until)
         self.services = Services(
             loop=loop,
@@ -128,7 +124,7 @@ class Engine(Keeper):
             random=settings.random,
             log=settings.log,
             keeper=self,
-            spawn=self._spawn,
+            spawn=self._tasks.spawn,
             probe=settings.probe,
         )
         self._scheduler: AlarmScheduler | None = None
@@ -142,42 +138,20 @@ class Engine(Keeper):
 
     def start(self) -> None:
         """Start the tasks that run as long as the engine does."""
-        self._keep_running(self._monotonic.run, CancelScope(shield=True))
-        self._keep_running(self._wall.run, CancelScope(shield=True))
+        self._tasks.keep_running(self._monotonic.run, CancelScope(shield=True))
+        self._tasks.keep_running(self._wall.run, CancelScope(shield=True))
         if self._scheduler is not None:
             scheduler = self._scheduler
-            self._keep_running(lambda: scheduler.run(self._wake, self._upcoming), self._scheduling)
+            self._tasks.keep_running(lambda: scheduler.run(self._wake, self.alarms.upcoming), self._scheduling)
 
-    def _keep_running(self, run: Callable[[], Awaitable[None]], scope: CancelScope) -> None:
-        async def run_in_scope() -> None:
-            with scope:
-                await run()
-
-        # Noted down before the task begins: the runtime may be left before that.
-        self._machinery.append(scope)
-        self._start(run_in_scope)
-
-    def _start(self, fn: Callable[..., Awaitable[None]], *args: object) -> None:
-        """Start a task in the runtime's own context: it outlives whoever happened to need it."""
-        self._context.copy().run(self._spawn, fn, args)
-
-    def _spawn(self, fn: Callable[..., Awaitable[None]], args: tuple[object, ...]) -> None:
-        self._tasks.start_soon(self._guard, fn, args)
-
-    async def _guard(self, fn: Callable[..., Awaitable[None]], args: tuple[object, ...]) -> None:
-        """Let nothing out of a task that would end its siblings before the runtime has closed."""
-        try:
-            await fn(*args)
-        except get_cancelled_exc_class():
-            pass
-        except BaseException as error:  # noqa: BLE001 - raised again when the runtime is left
-            self.fail(error)
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the runtime, if it was no host's doing."""
+        return self._tasks.error
 
     def fail(self, error: BaseException, /) -> None:
-        """End the runtime by an error that is none of a room: the body of its ``async with`` is cancelled, and it is raised there."""
-        if self.error is None:
-            self.error = error
-            self._tasks.cancel_scope.cancel()
+        """End the runtime by an error that is none of a room."""
+        self._tasks.fail(error)
 
     def _ticks(self) -> int:
         return round(self._settings.clock.monotonic() * 1_000_000)
@@ -228,7 +202,7 @@ class Engine(Keeper):
     def room_busy(self, room: AwakeRoom, /) -> None:
         """Hear that a room has something to do."""
         self._busy += 1
-        self._idle.pop(room, None)
+        self._idle.discard(room)
 
     def room_rests(self, _room: AwakeRoom, /) -> None:
         """Hear that a room has nothing to do for now."""
@@ -248,31 +222,18 @@ class Engine(Keeper):
             # Whoever says so is a worker, or calls one: its claim ends in that one's task.
             self._forget(room)
             return
-        self._idle[room] = self._ticks()
-        if self._sweeper is None:
-            self._plan_sweep()
+        self._idle.add(room)
         self._bound_awake(0)
 
     def _rings_soon(self, room: AwakeRoom) -> bool:
         due = room.state.next_due()
         return due is not None and due - self._settings.clock.now() < self._settings.idle_timeout
 
-    def _plan_sweep(self) -> None:
-        for room, since in self._idle.items():
-            due = since + microseconds(self._settings.idle_timeout)
-            self._sweeper = self._monotonic.call_at(due, Timer(room.key, "idle"), self._sweep)
-            return
-
-    def _sweep(self) -> None:
-        """Put to sleep what has been idle for long enough, the longest first."""
-        self._sweeper = None
-        before = self._ticks() - microseconds(self._settings.idle_timeout)
-        overdue = [room for room, _ in takewhile(lambda idle: idle[1] <= before, self._idle.items())]
-        slept = sum(map(self.put_to_sleep, overdue))
+    def _put_all_to_sleep(self, rooms: Sequence[AwakeRoom]) -> None:
+        slept = sum(map(self.put_to_sleep, rooms))
         if slept > len(self._rooms):
             # A dict that was large stays large, however little is left in it.
-            self._rooms, self._idle = dict(self._rooms), dict(self._idle)
-        self._plan_sweep()
+            self._rooms = dict(self._rooms)
 
     def put_to_sleep(self, room: AwakeRoom) -> bool:
         """Let a room leave memory, if nothing keeps it awake; say whether it did."""
@@ -282,7 +243,7 @@ class Engine(Keeper):
 
     def _forget(self, room: AwakeRoom) -> bool:
         # One that may not, after all, is told of again as soon as it may.
-        self._idle.pop(room, None)
+        self._idle.discard(room)
         if not room.may_sleep or self._rooms.get(room.key) is not room:
             return False
         del self._rooms[room.key]
@@ -295,8 +256,8 @@ class Engine(Keeper):
 
     def _bound_awake(self, coming: int) -> None:
         limit = self._settings.max_awake
-        while limit is not None and len(self._rooms) + coming > limit and self._idle:
-            self.put_to_sleep(next(iter(self._idle)))
+        while limit is not None and len(self._rooms) + coming > limit and (room := self._idle.longest()) is not None:
+            self.put_to_sleep(room)
 
     def _connection_left(self, connection: RoomConnection, code: int, reason: str, was_clean: bool) -> None:  # noqa: FBT001
         if not self.closing:
@@ -344,39 +305,12 @@ class Engine(Keeper):
         if not self.closing:
             self._room(key).ring()
 
-    async def _upcoming(self, after: Upcoming | None, limit: int) -> Sequence[Upcoming]:
-        cursor = None if after is None else AlarmCursor(to_micros(after.due), after.room, after.name)
-        rows = await self.due_rows(None, cursor, limit)
-        return [Upcoming(from_micros(row.due), row.room, row.name) for row in rows if row.due is not None]
-
-    async def due_rows(
-        self, before: int | None, cursor: AlarmCursor | None, limit: int, *, party: str | None = None
-    ) -> list[AlarmRow]:
-        """Read the next alarms of one party, or of all that there are; those of others wait, and are logged once."""
-        found: list[AlarmRow] = []
-        while len(found) < limit:
-            rows = await self._settings.backend.due_alarms(before, cursor, limit)
-            for row in rows:
-                if row.room.party in self._settings.factories:
-                    if party is None or row.room.party == party:
-                        found.append(row)
-                elif row.room.party not in self._told:
-                    self._told.add(row.room.party)
-                    text = "alarms of the party %r wait: it is not registered"
-                    self._settings.log.warning(text, row.room.party, extra=about(row.room, "on_alarm"))
-            if len(rows) < limit:
-                break
-            last = rows[-1]
-            assert last.due is not None
-            cursor = AlarmCursor(last.due, last.room, last.name)
-        return found[:limit]
-
     async def ring_due(self, limit: int | None) -> RingReport:
         """Ring what is due now, in due order, and wait until all of it is stored."""
         rung = 0
         failed: list[RingFailure] = []
         ringing: deque[tuple[AlarmRow, OneShot[Any]]] = deque()
-        for row in await self._all_due(limit):
+        for row in await self.alarms.due_now(limit):
             if len(ringing) == self._settings.limits.max_waking:
                 rung += await self._hear(*ringing.popleft(), failed)
             reply: OneShot[Any] = self.loop.one_shot()
@@ -384,25 +318,7 @@ class Engine(Keeper):
             ringing.append((row, reply))
         while ringing:
             rung += await self._hear(*ringing.popleft(), failed)
-        return RingReport(rung, tuple(failed), await self.next_alarm())
-
-    async def _all_due(self, limit: int | None) -> list[AlarmRow]:
-        # Read to the end before the first rings: what is armed again meanwhile is not part of this.
-        before = to_micros(self._settings.clock.now()) + 1
-        return await self.due_rows(before, None, limit) if limit is not None else await self.all_rows(before)
-
-    async def all_rows(self, before: int | None) -> list[AlarmRow]:
-        """Read all alarms that are due before a time, in due order."""
-        found: list[AlarmRow] = []
-        cursor: AlarmCursor | None = None
-        page = self._settings.limits.alarm_lookahead
-        while True:
-            rows = await self.due_rows(before, cursor, page)
-            found.extend(rows)
-            if len(rows) < page:
-                return found
-            assert rows[-1].due is not None
-            cursor = AlarmCursor(rows[-1].due, rows[-1].room, rows[-1].name)
+        return RingReport(rung, tuple(failed), await self.alarms.next_time())
 
     async def _hear(self, row: AlarmRow, reply: OneShot[Any], failed: list[RingFailure]) -> int:
         """Wait for one ring; give 1 if it rang well."""
@@ -412,11 +328,6 @@ class Engine(Keeper):
             failed.append(RingFailure(row.room, row.name or None, error))
             return 0
 
-    async def next_alarm(self) -> datetime | None:
-        """Give when the next alarm is due."""
-        rows = await self.due_rows(None, None, 1)
-        return from_micros(rows[0].due) if rows and rows[0].due is not None else None
-
     # --- the end -------------------------------------------------------------
 
     def begin_closing(self) -> None:
@@ -424,7 +335,7 @@ class Engine(Keeper):
         if not self.closing:
             self.closing = True
             self.work.take()
-            self._keep_running(self._close, CancelScope(shield=True))
+            self._tasks.keep_running(self._close, CancelScope(shield=True))
 
     async def _close(self) -> None:
         """Handle what was accepted, commit it, close the clients; at the deadline, end what still runs."""
@@ -482,8 +393,7 @@ class Engine(Keeper):
     def _stop(self) -> None:
         """End the tasks that only the engine's own end ends."""
         self.workers.stop()
-        for scope in self._machinery:
-            scope.cancel()
+        self._tasks.stop()
 
     def crash(self, error: RuntimeClosedError) -> None:
         """Stop at once, as a killed process would: nothing more is committed, and callers get ``error``."""
@@ -544,6 +454,5 @@ class Engine(Keeper):
         room = self._rooms.get(key)
         if room is None:
             return WhyAwake(room=key)
-        clock, since = self._settings.clock, self._idle.get(room)
-        rest = None if since is None else self._settings.idle_timeout - timedelta(microseconds=self._ticks() - since)
+        clock, rest = self._settings.clock, self._idle.rest(room)
         return explain(room, clock.monotonic(), None if rest is None else clock.now() + rest)

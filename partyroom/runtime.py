@@ -1,7 +1,7 @@
-"""The runtime: all the rooms of one process, and the handles that reach them.
+"""The runtime: all the rooms of one process.
 
-Owns the life of a runtime (constructed, entered, left, entered again), its
-parties, and what a host holds to reach a room.
+Owns the life of a runtime (constructed, entered, left, entered again), and what
+a host asks of all its rooms at once.
 
 Promises that constructing one opens nothing, that leaving it handles what was
 accepted and loses nothing that was answered, and that an error in the body of
@@ -13,56 +13,36 @@ Must never run a room's code: that is the engine's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from functools import partial
 from random import Random  # noqa: TID251 - jitter and ids are the runtime's own
 from types import MappingProxyType, TracebackType
-from typing import Any, Concatenate, Final, Literal, ParamSpec, Self, TypeVar, final
+from typing import Literal, Self, final
 
 import attrs
 from anyio import CancelScope, create_task_group
 from anyio.abc import TaskGroup
 from typing_extensions import override
 
-from partyroom._calls import deliver, perform
-from partyroom._core.alarm_life import look_at
-from partyroom._core.instants import to_micros
-from partyroom._core.keys import check_limit, check_name, check_room_id, key_range
+from partyroom._core.keys import check_limit, check_name
 from partyroom._engine import Engine, Settings
-from partyroom._handlers import run_method, run_on_connect, run_on_message, run_on_request
-from partyroom._inbox import Inbox
+from partyroom._handles import Parties, PartyOf
 from partyroom._log import about
 from partyroom._native import current_loop
-from partyroom._room_storage import RoomStorage
-from partyroom._services import Probe, RoomFactory, Services
+from partyroom._services import Probe, RoomFactory
 from partyroom._watching import Watch
 from partyroom.clock import SystemClock
 from partyroom.codec import JsonCodec
-from partyroom.connections import RoomClient, RoomConnection
 from partyroom.errors import (
-    ConnectRejectedError,
-    PartyroomError,
     RuntimeClosedError,
     RuntimeStateError,
-    UnknownPartyError,
 )
 from partyroom.observer import Observer
-from partyroom.protocols import AlarmScheduler, Client, Clock, Codec, Party, RoomHandle, StorageBackend
+from partyroom.protocols import AlarmScheduler, Clock, Codec, Party, RoomHandle, StorageBackend
 from partyroom.statistics import Statistics, StoredStatistics, WhyAwake
-from partyroom.types import AlarmCursor, AlarmInfo, KeyRange, Limits, RingReport, RoomKey, Timer
+from partyroom.types import Limits, RingReport, RoomKey, Timer
 
 __all__ = ["Runtime"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
-T = TypeVar("T")
-
-PAGE: Final = 1000
-"""How many stored entries are read at a time."""
-INTERNAL_ERROR: Final = 1011
-"""The close code for a client whose room failed (RFC 6455, 7.4.1)."""
 
 
 @final
@@ -121,7 +101,7 @@ class Runtime:
         )
         self._observer = observer
         self._parties = MappingProxyType(
-            _Parties({name: _Party(self, check_name(name, 1024, "runtime", "party name")) for name in parties})
+            Parties({name: PartyOf(self, check_name(name, 1024, "runtime", "party name")) for name in parties})
         )
         self._engine: Engine | None = None
         self._tasks: TaskGroup | None = None
@@ -275,7 +255,7 @@ class Runtime:
 
     async def next_alarm(self) -> datetime | None:
         """Give when the next alarm is due, in UTC; ``None`` if there is none."""
-        return await self.engine().next_alarm()
+        return await self.engine().alarms.next_time()
 
     async def wait_idle(self) -> None:
         """Return when nothing is in flight: no event waits or runs, no output waits for a commit, no background task moves."""
@@ -325,246 +305,3 @@ def _check_alarms(alarms: str) -> None:
     if alarms not in {"auto", "manual"}:
         message = f"alarms must be 'auto' or 'manual', not {alarms!r}"
         raise ValueError(message)
-
-
-class _Parties(dict[str, Party]):
-    """The parties by name, for reading; a name that there is none of is said to be so."""
-
-    def __missing__(self, name: str) -> Party:
-        raise UnknownPartyError(name, tuple(self))
-
-
-@final
-class _Party(Party):
-    """All the rooms of one kind."""
-
-    __slots__ = ("_name", "_runtime")
-
-    def __init__(self, runtime: Runtime, name: str) -> None:
-        self._runtime = runtime
-        self._name = name
-
-    @override
-    def __repr__(self) -> str:
-        return f"<party {self._name}>"
-
-    @property
-    @override
-    def name(self) -> str:
-        return self._name
-
-    @override
-    def get(self, id: str, /) -> RoomHandle:
-        room_id = check_room_id(id, self._runtime.limits.room_id_bytes, self._name)
-        return _Handle(self._runtime, RoomKey(self._name, room_id))
-
-    @override
-    async def rooms(self, *, prefix: str = "", start_after: str | None = None, limit: int = 1000) -> list[str]:
-        self._runtime.engine()
-        ids = key_range(prefix=prefix, start=None, start_after=start_after, end=None, reverse=False)
-        if ids is None:
-            return []
-        return list(await self._runtime.backend.rooms(self._name, ids, check_limit(limit, self._name)))
-
-    @override
-    async def list_alarms(self, *, start_after: AlarmInfo | None = None, limit: int = 1000) -> list[AlarmInfo]:
-        cursor = None
-        if start_after is not None and start_after.next_time is not None:
-            cursor = AlarmCursor(to_micros(start_after.next_time), start_after.room, start_after.name or "")
-        rows = await self._runtime.engine().due_rows(None, cursor, check_limit(limit, self._name), party=self._name)
-        return [look_at(row, self._runtime.codec) for row in rows]
-
-    @override
-    async def parked_alarms(self, *, start_after: AlarmInfo | None = None, limit: int = 1000) -> list[AlarmInfo]:
-        self._runtime.engine()
-        after = None if start_after is None else (start_after.room.id, start_after.name or "")
-        rows = await self._runtime.backend.parked_alarms(self._name, after, check_limit(limit, self._name))
-        return [look_at(row, self._runtime.codec) for row in rows]
-
-    @override
-    async def failed_alarms(self, *, start_after: AlarmInfo | None = None, limit: int = 1000) -> list[AlarmInfo]:
-        wanted = check_limit(limit, self._name)
-        found: list[AlarmInfo] = []
-        page = await self.parked_alarms(start_after=start_after, limit=PAGE)
-        while page:
-            found += [each for each in page if each.status == "failed"]
-            if len(found) >= wanted or len(page) < PAGE:
-                break
-            page = await self.parked_alarms(start_after=page[-1], limit=PAGE)
-        return found[:wanted]
-
-
-@final
-class _Handle(RoomHandle):
-    """The way to one room, whether it is awake or not, and over restarts."""
-
-    __slots__ = ("_key", "_runtime")
-
-    def __init__(self, runtime: Runtime, key: RoomKey) -> None:
-        self._runtime = runtime
-        self._key = key
-
-    @override
-    def __repr__(self) -> str:
-        return f"<handle of {self._key}>"
-
-    @override
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Handle) and (self._key, self._runtime) == (other._key, other._runtime)
-
-    @override
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    @property
-    @override
-    def id(self) -> str:
-        return self._key.id
-
-    @property
-    @override
-    def party(self) -> str:
-        return self._key.party
-
-    @override
-    async def call(self, method: Callable[Concatenate[R, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        name = getattr(method, "__qualname__", None) or repr(method)
-        run = partial(run_method, method, args, kwargs)
-        result: T = await perform(self._runtime.engine().services, self._key, "call", name, run)
-        return result
-
-    @override
-    async def request(self, request: object, /) -> Any:
-        run = partial(run_on_request, request)
-        return await perform(self._runtime.engine().services, self._key, "request", "on_request", run)
-
-    @override
-    def connect(
-        self,
-        *,
-        id: str | None = None,
-        uri: str = "",
-        tags: Iterable[str] = (),
-        state: object = None,
-        request: object = None,
-    ) -> AbstractAsyncContextManager[Client]:
-        return _Connecting(self._runtime, self._key, partial(_make_connection, id, uri, tags, state, request))
-
-    @override
-    async def stored(self) -> dict[str, Any]:
-        self._runtime.engine()
-        backend, decode = self._runtime.backend, self._runtime.codec.decode
-        found: dict[str, Any] = {}
-        rows = await backend.scan(self._key, KeyRange(), PAGE)
-        while rows:
-            found.update((key, decode(data)) for key, data in rows)
-            if len(rows) < PAGE:
-                break
-            rows = await backend.scan(self._key, KeyRange(rows[-1][0] + "\0"), PAGE)
-        return found
-
-    # --- alarms, seen and steered from outside -------------------------------
-
-    async def _steer(self, name: str, step: Callable[[RoomStorage], Awaitable[T]]) -> T:
-        """Do something to the room's alarms as an event of the room, without starting it."""
-        services = self._runtime.engine().services
-        result: T = await perform(services, self._key, "steer", name, lambda room: step(room.context.storage))
-        return result
-
-    @override
-    async def list_alarms(self) -> list[AlarmInfo]:
-        return await self._steer("list_alarms", lambda storage: storage.list_alarms())
-
-    @override
-    async def ring_alarm(self, name: str | None = None, /) -> bool:
-        return await self._steer("ring_alarm", lambda storage: storage.ring_alarm(name))
-
-    @override
-    async def pause_alarm(self, name: str | None = None, /) -> bool:
-        return await self._steer("pause_alarm", lambda storage: storage.pause_alarm(name))
-
-    @override
-    async def resume_alarm(self, name: str | None = None, /) -> bool:
-        return await self._steer("resume_alarm", lambda storage: storage.resume_alarm(name))
-
-    @override
-    async def delete_alarm(self, name: str | None = None, /) -> bool:
-        return await self._steer("delete_alarm", lambda storage: storage.discard_alarm(name))
-
-
-@final
-class _Connecting(AbstractAsyncContextManager[Client]):
-    """A client on its way in, and out again."""
-
-    __slots__ = ("_connection", "_key", "_make", "_runtime")
-
-    def __init__(self, runtime: Runtime, key: RoomKey, make: Callable[[Services, RoomKey], RoomConnection]) -> None:
-        self._runtime = runtime
-        self._key = key
-        # Let go of as soon as the connection is made: a host holds this for as long as its client stays.
-        self._make: Callable[[Services, RoomKey], RoomConnection] | None = make
-        self._connection: RoomConnection | None = None
-
-    @override
-    async def __aenter__(self) -> Client:
-        services = self._runtime.engine().services
-        make, self._make = self._make, None
-        if make is None:
-            message = "a connection is entered once: ask the handle for another one"
-            raise RuntimeStateError(message)
-        connection = make(services, self._key)
-        try:
-            await perform(
-                services, self._key, "connect", "on_connect", partial(run_on_connect, connection), subject=connection
-            )
-        except PartyroomError:
-            raise
-        except Exception as error:
-            # The room's own fault refuses the client as well: the cause is for the host to see, not for the client.
-            rejected = ConnectRejectedError(INTERNAL_ERROR, "on_connect failed")
-            raise rejected from error
-        except BaseException:
-            connection.abandon()
-            raise
-        closed = connection.inbox.closed
-        if closed is not None:
-            raise ConnectRejectedError(closed.code, closed.reason)
-        self._connection = connection
-        return RoomClient(connection, self._deliver)
-
-    @override
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
-    ) -> None:
-        assert self._connection is not None
-        self._connection.hang_up(1000, "", was_clean=True)
-
-    async def _deliver(self, connection: RoomConnection, message: str | bytes) -> None:
-        services = self._runtime.engine().services
-        await deliver(services, self._key, partial(run_on_message, connection, message), connection)
-
-
-def _make_connection(  # noqa: PLR0917 - what connect() was given
-    id: str | None,  # noqa: A002 - PartyKit's word
-    uri: str,
-    tags: Iterable[str],
-    state: object,
-    request: object,
-    services: Services,
-    key: RoomKey,
-) -> RoomConnection:
-    limits = services.limits
-    connection_id = f"{services.random.getrandbits(96):024x}" if id is None else id
-    connection = RoomConnection(
-        key,
-        Inbox(services.loop, services.work, limits),
-        services.codec,
-        limits,
-        id=check_name(connection_id, limits.key_bytes, key, "connection id"),
-        uri=uri,
-        tags=tags,
-        request=request,
-    )
-    if state is not None:
-        connection.set_state(state)
-    return connection

@@ -36,11 +36,12 @@ ROWS = (
     ("_room_context",),
     # one awake room, one event at a time
     ("_room_runner",),
-    # what is told of them
-    ("_figures",),
+    # what is told of them, what they wait for, what they run in
+    ("_due_alarms", "_figures", "_idle_rooms", "_run_tasks"),
     # who is awake: routing, eviction, close
     ("_engine",),
-    # what a host holds
+    # what a host holds: the handles, and the runtime that gives them
+    ("_handles",),
     ("runtime",),
     # the face
     ("__init__",),

@@ -85,7 +85,7 @@ class RuntimeWork(CountedWork):
 
     async def learn_alarms(self, engine: Engine, *, rings: bool) -> None:
         """Read when which room's next alarm is due, and hear of every change; ``rings``: whether they ring by themselves."""
-        rows = await engine.all_rows(None)
+        rows = await engine.alarms.all_rows(None)
         self.due.clear()
         self.due.update((row.room, from_micros(row.due)) for row in reversed(rows) if row.due is not None)
         self._knows_alarms = rings

@@ -254,7 +254,7 @@ class Harness:
         engine = self._held.engine()
         alarms = [
             Pending(from_micros(row.due), row.room, "alarm", row.name)
-            for row in await engine.all_rows(None)
+            for row in await engine.alarms.all_rows(None)
             if row.due is not None
         ]
         found = [each for each in self.clock.pending() if each.kind != "alarm"] + alarms

@@ -1,0 +1,84 @@
+"""The rooms that have nothing to do, in the order in which they are to go to sleep.
+
+Owns since when each of them is idle, and the one timer that puts the longest
+idle ones to sleep.
+
+Promises that a room which has something to do again is forgotten here at once,
+and that what is left behind is as small as what is still idle.
+
+Must never decide whether a room may sleep: it says who is next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from itertools import takewhile
+from typing import final
+
+from partyroom._room_clock import microseconds
+from partyroom._services import AwakeRoom
+from partyroom._timers import Entry, Timers
+from partyroom.types import Timer
+
+__all__ = ["IdleRooms"]
+
+
+@final
+class IdleRooms:
+    """Rooms that merely await their eviction, the longest idle first.
+
+    ``put_to_sleep`` is called with those that were idle for ``timeout``; ``ticks`` gives the monotonic time.
+    """
+
+    def __init__(
+        self,
+        timers: Timers,
+        ticks: Callable[[], int],
+        timeout: timedelta,
+        put_to_sleep: Callable[[Sequence[AwakeRoom]], None],
+    ) -> None:
+        self._timers = timers
+        self._ticks = ticks
+        self._timeout = microseconds(timeout)
+        self._put_to_sleep = put_to_sleep
+        self._since: dict[AwakeRoom, int] = {}
+        self._sweeper: Entry | None = None
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def __contains__(self, room: AwakeRoom) -> bool:
+        return room in self._since
+
+    def add(self, room: AwakeRoom) -> None:
+        """Hear that a room is idle from now on."""
+        self._since[room] = self._ticks()
+        if self._sweeper is None:
+            self._plan_sweep()
+
+    def discard(self, room: AwakeRoom) -> None:
+        """Hear that a room is idle no more; harmless if it was not."""
+        self._since.pop(room, None)
+
+    def longest(self) -> AwakeRoom | None:
+        """Give the room that has been idle for longest."""
+        return next(iter(self._since), None)
+
+    def rest(self, room: AwakeRoom) -> timedelta | None:
+        """Say how much longer a room stays awake with nothing to do; ``None`` for one that is not idle."""
+        since = self._since.get(room)
+        return None if since is None else timedelta(microseconds=since + self._timeout - self._ticks())
+
+    def _plan_sweep(self) -> None:
+        for room, since in self._since.items():
+            self._sweeper = self._timers.call_at(since + self._timeout, Timer(room.key, "idle"), self._sweep)
+            return
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        before = self._ticks() - self._timeout
+        self._put_to_sleep([room for room, _ in takewhile(lambda idle: idle[1] <= before, self._since.items())])
+        # A dict that was large stays large, however little is left in it.
+        self._since = dict(self._since)
+        self._plan_sweep()
