@@ -227,6 +227,7 @@ def test_a_generated_sequence_is_told_with_its_seed_and_its_steps() -> None:
 class OnRealTime(Contract):
     on_real_time = True
     tick = timedelta(milliseconds=1)
+    patience = 0.5
 
 
 def test_on_real_time_a_finding_has_to_come_again_with_more_time() -> None:
