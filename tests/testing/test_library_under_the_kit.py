@@ -12,7 +12,7 @@ import anyio
 import pytest
 from typing_extensions import override
 
-from partyroom import Alarm, Connection, Room, StorageBackend
+from partyroom import Alarm, Connection, Every, RetryPolicy, Room, StorageBackend
 from partyroom.backends.file import FileBackend
 from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import ConnectionClosedError, ConnectRejectedError, DeadlockError, RuntimeClosedError
@@ -295,3 +295,140 @@ async def test_a_connection_comes_speaks_and_goes_in_this_order_in_every_order(s
     )
     print(report)  # noqa: T201 - the counts are to be seen
     assert report.orders >= 5
+
+
+class Beats(Room):
+    """Counts the occurrences of a recurring alarm, and gives up on another one."""
+
+    alarm_retry = RetryPolicy(max_retries=2)
+
+    async def begin(self) -> None:
+        await self.ctx.storage.put("rung", [])
+        await self.ctx.storage.set_alarm(Every(MINUTE), name="beat")
+        await self.ctx.storage.set_alarm(MINUTE, name="broken")
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        await self.ctx.storage.put("rung", [*await self.ctx.storage.get("rung"), alarm.scheduled_time])
+        if alarm.name == "broken":
+            raise OSError
+
+    @override
+    async def on_alarm_failed(self, alarm: Alarm, error: BaseException | None) -> None:
+        await self.ctx.storage.put("given up", [*await self.ctx.storage.get("given up", []), alarm.name])
+
+
+async def test_a_recurrence_skips_nothing_and_an_alarm_is_given_up_once_after_every_crash(
+    backend: Callable[[], StorageBackend],
+) -> None:
+    """G9, G12: a recurrence is set again in the commit of its ring, and what failed for good is kept."""
+
+    async def scenario(harness: Harness) -> None:
+        await harness.parties["beats"].get("a").call(Beats.begin)
+        await harness.advance(3 * MINUTE)
+
+    async def invariant(harness: Harness) -> None:
+        room = harness.parties["beats"].get("a")
+        stored = await harness.stored(room)
+        if stored:
+            passed = (harness.now() - START) // MINUTE
+            assert [START + number * MINUTE for number in range(1, passed + 1)] == stored["rung"]
+            assert {"beat": "pending", "broken": "failed"} == {
+                each.name: each.status for each in await room.list_alarms()
+            }
+            # Telling the room is an event of its own, behind the commit that gives the alarm up: a crash may come between.
+            assert stored.get("given up", ["broken"]) == ["broken"]
+        assert all(isinstance(each.error, OSError) for each in harness.errors)
+        harness.errors.clear()
+
+    report = await every_crash(scenario, invariant, parties={"beats": Beats}, backend=backend, let_pass=2 * MINUTE)
+    print(report)  # noqa: T201 - the counts are to be seen
+    assert report.commits >= 8
+
+
+class Draft(Room):
+    """Begins anew now and then: everything it had goes, alarms included."""
+
+    async def write(self, text: str) -> None:
+        await self.ctx.storage.put_many({f"{text} {number}": number for number in range(3)})
+        await self.ctx.storage.set_alarm(timedelta(days=30), name=text)
+
+    async def begin_anew(self, text: str) -> None:
+        await self.ctx.storage.delete_all()
+        await self.write(text)
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        raise NotImplementedError
+
+
+async def test_a_room_that_deletes_all_and_begins_anew_has_the_old_or_the_new_after_every_crash(
+    backend: Callable[[], StorageBackend],
+) -> None:
+    """G13."""
+
+    async def scenario(harness: Harness) -> None:
+        draft = harness.parties["draft"].get("a")
+        await draft.call(Draft.write, "old")
+        await harness.put_to_sleep(draft)
+        await draft.call(Draft.begin_anew, "new")
+        await draft.call(Draft.begin_anew, "newest")
+
+    async def invariant(harness: Harness) -> None:
+        draft = harness.parties["draft"].get("a")
+        stored = await harness.stored(draft)
+        texts = {key.partition(" ")[0] for key in stored}
+        assert {f"{text} {number}": number for text in texts for number in range(3)} == stored
+        assert len(texts) <= 1
+        assert texts == {each.name for each in await draft.list_alarms()}
+
+    report = await every_crash(scenario, invariant, parties={"draft": Draft}, backend=backend)
+    print(report)  # noqa: T201 - the counts are to be seen
+    assert (3, 9) == (report.commits, report.crashes)
+
+
+class Till(Room):
+    """Is called, spoken to and rung at one instant."""
+
+    async def arm(self) -> None:
+        for name in "xy":
+            await self.ctx.storage.set_alarm(MINUTE, name=name)
+
+    async def add(self, what: str) -> None:
+        done: list[str] = await self.ctx.storage.get("done", [])
+        # Whoever comes in between two checkpoints of this would be lost.
+        await anyio.lowlevel.checkpoint()
+        await self.ctx.storage.put("done", [*done, what])
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        await self.add(f"alarm {alarm.name}")
+
+    async def on_message(self, message: str | bytes, sender: Connection) -> None:
+        await self.add(str(message))
+
+
+@in_many_orders
+@pytest.mark.parametrize("strict", [False, True])
+async def test_calls_messages_and_alarms_of_one_instant_are_each_handled_once_in_every_order(
+    strict: bool, seeds: int
+) -> None:
+    """G1, G8, G9."""
+    orders: set[tuple[str, ...]] = set()
+
+    async def scenario(harness: Harness) -> None:
+        till = harness.parties["till"].get("a")
+        await till.call(Till.arm)
+        client = await harness.connect(till)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(harness.advance, MINUTE)
+            tasks.start_soon(till.call, Till.add, "call")
+            tasks.start_soon(client.send, "message")
+
+    async def invariant(harness: Harness) -> None:
+        done: list[str] = (await harness.stored(harness.parties["till"].get("a")))["done"]
+        orders.add(tuple(done))
+        assert ["alarm x", "alarm y", "call", "message"] == sorted(done)
+
+    report = await many_orders(
+        scenario, invariant, parties={"till": Till}, seeds=range(seeds), strict_hibernation=strict
+    )
+    print(report, "of which", len(orders), "are seen by the room")  # noqa: T201 - the counts are to be seen
+    assert len(orders) >= 2
