@@ -80,8 +80,8 @@ async def show(arguments: Namespace, screen: Screen) -> int:
         title = f"{room}: {counted(keys, 'key')}, {counted(size, 'byte')}\n"
         await show_list(screen, arguments, _entries(view, room), form, title=title)
         title = f"{'' if keys else str(room)}\n{counted(len(seen), 'alarm')}\n"
-        form = Form(COLUMNS_OF_ALARMS, partial(_alarm_cells, codec=codec), ALARMS.facts)
-        await show_list(screen, arguments, _each(seen), form, title=title)
+        alarms = Form(COLUMNS_OF_ALARMS, partial(_alarm_cells, codec=codec), ALARMS.facts)
+        await show_list(screen, arguments, _each(seen), alarms, title=title)
     if not arguments.json:
         _tell_errors(seen, screen)
     return OK
