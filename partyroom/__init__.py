@@ -11,7 +11,7 @@ The map of the house, from the ground up; an import only ever points down:
   ``observer``, ``statistics``: what looks on, and what it sees.
 - ``_core``: decisions without input and output: keys, layers of writes, the read cache, the mailbox, the output gate,
   the order of alarms, retries, recurrences.
-- ``_native``, ``_work``, ``_timers``, ``_workers``, ``_committer``, ``_room_clock``, ``_room_state``, ``_room_storage``,
+- ``_native``, ``_work``, ``_timers``, ``_workers``, ``_committer``, ``_room_clock``, ``_room_state``, ``_room_alarms``, ``_room_storage``,
   ``_alarm_loop``, ``connections``, ``clock``, ``codec``, ``backends``: effects, one each.
 - ``_services``, ``_watching``, ``_calls``, ``_ringing``, ``_room_context``, ``_room_runner``: one awake room, one event at a time.
 - ``_due_alarms``, ``_figures``, ``_idle_rooms``, ``_run_tasks``, ``_engine``: who is awake, and until when.

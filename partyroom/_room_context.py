@@ -23,8 +23,9 @@ from partyroom._calls import perform
 from partyroom._core.units import unit_of
 from partyroom._inbox import message_size
 from partyroom._native import OneShot
+from partyroom._room_alarms import StorageOwner
 from partyroom._room_clock import CountedClock
-from partyroom._room_storage import RoomStorage, StorageOwner
+from partyroom._room_storage import RoomStorage
 from partyroom._services import Services
 from partyroom._work import HOLDER, Holder
 from partyroom.connections import Connections, RoomConnection, check_message
