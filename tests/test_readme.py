@@ -13,6 +13,9 @@ from typing import Any
 import anyio
 import pytest
 
+from partyroom import Connection, Room, RoomContext, Runtime, Storage
+from partyroom.asgi import PartyApp
+
 TEXT = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -51,3 +54,15 @@ def test_a_python_block_is_a_whole_program(
     program.write_text(PROGRAMS[place], encoding="utf-8")
     for test in async_tests(runpy.run_path(str(program), run_name="__main__")):
         run(test)
+
+
+def test_every_name_that_a_program_of_partykit_is_to_use_here_is_there() -> None:
+    section = TEXT.split("## Coming from PartyKit")[1].split("\n## ")[0]
+    here = " ".join(line.split(" | ")[1] for line in section.splitlines() if " | " in line)
+    faces = {"ctx": RoomContext, "storage": Storage, "connection": Connection, "runtime": Runtime}
+    for face, name in re.findall(r"`(?:async with )?(ctx|storage|connection|runtime)\.(\w+)", here):
+        assert hasattr(faces[face], name), f"{face}.{name}"
+    for callback in set(re.findall(r"`(on_\w+|connection_tags|hibernate)\b", here)):
+        assert hasattr(Room, callback), callback
+    for option in re.findall(r"(on_before_\w+)=", here):
+        assert option in inspect.signature(PartyApp).parameters

@@ -8,6 +8,7 @@ that the other side can tell a retry from a new batch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -49,7 +50,7 @@ async def main() -> None:
     failures = ["busy", "still busy"]
 
     async def send(batch_id: str, things: list[object]) -> None:
-        print("batch", batch_id, things)
+        print("batch", batch_id, things, f"-> {failures[0]}" if failures else "-> taken")
         if failures:
             raise ConnectionError(failures.pop(0))
 
@@ -63,4 +64,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("partyroom").setLevel(logging.CRITICAL)  # what is raised is logged; here it is printed
     anyio.run(main)

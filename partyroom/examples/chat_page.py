@@ -65,7 +65,8 @@ PAGE = """<!doctype html>
   document.querySelector("form").onsubmit = (event) => {
     event.preventDefault();
     const text = document.getElementById("text");
-    if (text.value) socket.send(text.value);
+    if (!text.value || socket.readyState !== WebSocket.OPEN) return;  // what was typed stays until it can be sent
+    socket.send(text.value);
     text.value = "";
   };
   connect();

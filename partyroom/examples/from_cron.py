@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from functools import partial
 from os import environ
 
 import anyio
@@ -41,7 +42,7 @@ def make_runtime() -> Runtime:
     )
 
 
-async def main(text: str, seconds: str) -> None:
+async def main(text: str = "put the kettle on", seconds: str = "90") -> None:
     """Set one reminder, and end."""
     async with make_runtime() as runtime:
         await runtime.parties["reminders"].get("ann").call(Reminders.remind, text, timedelta(seconds=float(seconds)))
@@ -49,4 +50,4 @@ async def main(text: str, seconds: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1], sys.argv[2])
+    anyio.run(partial(main, *sys.argv[1:3]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import runpy
 from datetime import timedelta
 from functools import partial
@@ -36,7 +37,11 @@ in_every_loop = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_an_example_starts_as_its_docstring_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_example_starts_as_its_docstring_says(
+    name: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    # One that is run may turn the log down; this turns it up again at the end.
+    caplog.set_level(logging.ERROR, "partyroom")
     found = runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
     assert f"python -m partyroom.examples.{name}" in found["__doc__"]
     assert capsys.readouterr().out
