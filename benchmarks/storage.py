@@ -18,7 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Literal
 
 import anyio
@@ -80,9 +80,13 @@ class Writer(Room):
         return perf_counter() - begin
 
     async def read_often(self, count: int) -> float:
-        """Read a value again and again; give the seconds."""
-        await self.ctx.storage.get("key")
-        return await self.read_each(["key"] * count)
+        """Read a value again and again, from the second time on out of memory; give the processor's seconds."""
+        storage = self.ctx.storage
+        await storage.get("key")
+        begin = process_time()
+        for _ in range(count):
+            await storage.get("key")
+        return process_time() - begin
 
     async def on_alarm(self, alarm: Alarm) -> None:
         """Be there, so that alarms may be."""
@@ -361,11 +365,10 @@ def _cached(loop: str, quick: bool) -> Sample:
             await room.call(Writer.write)
             for _ in range(TURNS):
                 ours += await room.call(Writer.read_often, each)
-                keys = ["key"] * each
-                begin = perf_counter()
-                for key in keys:
-                    codec.decode(known[key])
-                theirs += perf_counter() - begin
+                begin = process_time()
+                for _ in range(each):
+                    codec.decode(known["key"])
+                theirs += process_time() - begin
         return Sample(ours / count * MICRO, theirs / count * MICRO)
 
     return run_on(loop, main)
