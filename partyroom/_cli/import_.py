@@ -24,7 +24,7 @@ from partyroom._cli.progress import Progress
 from partyroom._cli.screen import OK, CommandError, Screen
 from partyroom._cli.stores import backend_option, writer_of
 from partyroom._cli.text import counted
-from partyroom._cli.verb import STOPPED, Verb, file_option, on_loop
+from partyroom._cli.verb import STOPPED, Verb, file_option, on_loop, path_option
 from partyroom._cli.walk import each_entry
 from partyroom._cli.writing import Change, write
 from partyroom.protocols import StorageBackend
@@ -42,7 +42,8 @@ NAMED: Final = 3
 def import_options(parser: ArgumentParser) -> None:
     """Take what is imported, and where to."""
     file_option(parser)
-    parser.add_argument("dump", metavar="DUMP", nargs="?", help="what `export` has written; without it, what is typed")
+    told = "what `export` has written; without it, what comes through a pipe"
+    parser.add_argument("dump", type=path_option, metavar="DUMP", nargs="?", help=told)
     parser.add_argument(
         "--replace", action="store_true", help="replace rooms that are there already, each of them whole"
     )

@@ -32,7 +32,7 @@ __all__ = ["VERB"]
 
 COLUMNS: Final = (
     *(Column("party"), Column("room"), Column("keys", figures=True), Column("bytes", figures=True)),
-    *(Column("alarms", figures=True), Column("next rings", whole=True), Column("at (UTC)", whole=True)),
+    *(Column("alarms", figures=True), Column("next rings", whole=True), Column("at (UTC)", whole=True, spare=True)),
 )
 
 

@@ -35,7 +35,7 @@ __all__ = ["VERB"]
 
 COLUMNS: Final = (Column("key"), Column("bytes", figures=True), Column("value"))
 COLUMNS_OF_ALARMS: Final = (
-    *(Column("rings", whole=True), Column("at (UTC)", whole=True)),
+    *(Column("rings", whole=True), Column("at (UTC)", whole=True, spare=True)),
     *(Column("alarm"), Column("repeats"), Column("tries", figures=True), Column("payload")),
 )
 VALUE_COLUMNS: Final = 200

@@ -113,7 +113,7 @@ def iso(micros: int | None) -> str | None:
 
 ALARMS: Final = Form(
     (
-        *(Column("rings", whole=True), Column("at (UTC)", whole=True)),
+        *(Column("rings", whole=True), Column("at (UTC)", whole=True, spare=True)),
         *(Column("room"), Column("alarm"), Column("repeats")),
         *(Column("tries", figures=True), Column("error")),
     ),

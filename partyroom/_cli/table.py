@@ -1,6 +1,6 @@
 """Tables that fit the terminal.
 
-Owns how rows become lines: widths, order of giving way, alignment.
+Owns how rows become lines: widths, order of giving way, alignment, and what goes altogether where it is narrow.
 
 Promises that figures are never cut, that texts give way from the longest on and show that they were cut, and that no
 line is wider than the terminal, unless not even the shortest form fits.
@@ -33,6 +33,8 @@ class Column:
     """Whether it holds figures, which stand to the right and are never cut."""
     whole: bool = False
     """Whether it is never cut for another reason: half a time is none."""
+    spare: bool = False
+    """Whether it goes where there is no room for it: another column says the same in short."""
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], space: int | None) -> Iterator[str]:
@@ -45,9 +47,18 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], space: int |
     cells = [[column.title for column in columns], *([one_line(row[place]) for place in used] for row in rows)]
     widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
     if space is not None:
-        _give_way(widths, columns, space - len(GAP) * (len(columns) - 1))
+        space -= len(GAP) * (len(columns) - 1)
+        _give_way(widths, columns, space)
+        if sum(widths) > space and any(column.spare for column in columns):
+            yield from _without_spare(columns, cells[1:], space + len(GAP) * (len(columns) - 1))
+            return
     for row in cells:
         yield GAP.join(map(_place, row, columns, widths)).rstrip()
+
+
+def _without_spare(columns: Sequence[Column], rows: Sequence[Sequence[str]], space: int) -> Iterator[str]:
+    kept = [place for place, column in enumerate(columns) if not column.spare]
+    return table([columns[place] for place in kept], [[row[place] for place in kept] for row in rows], space)
 
 
 def _give_way(widths: list[int], columns: Sequence[Column], space: int) -> None:

@@ -24,7 +24,7 @@ from partyroom._cli.screen import OK, Screen
 from partyroom._cli.sights import sight
 from partyroom._cli.stores import view_of
 from partyroom._cli.text import counted, one_line
-from partyroom._cli.verb import LOOKS, Verb, file_option, on_loop
+from partyroom._cli.verb import LOOKS, Verb, file_option, on_loop, path_option
 from partyroom._cli.walk import each_due, each_parked
 from partyroom._core.instants import from_micros
 from partyroom.backends._file_view import FileView
@@ -96,7 +96,9 @@ class Counts:
 def timeline_options(parser: ArgumentParser) -> None:
     """Take of which file a picture is drawn, and where to."""
     file_option(parser)
-    parser.add_argument("-o", "--output", metavar="SVG", help="where to draw it, instead of to the screen")
+    parser.add_argument(
+        "-o", "--output", type=path_option, metavar="SVG", help="where to draw it, instead of to the screen"
+    )
 
 
 async def timeline(arguments: Namespace, screen: Screen) -> int:

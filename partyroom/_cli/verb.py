@@ -18,7 +18,7 @@ from anyio import run
 
 from partyroom._cli.screen import Screen
 
-__all__ = ["LOOKS", "STOPPED", "Verb", "alarm_option", "file_option", "on_loop", "room_options"]
+__all__ = ["LOOKS", "STOPPED", "Verb", "alarm_option", "file_option", "on_loop", "path_option", "room_options"]
 
 LOOKS: Final = "It only reads, and may be used while a program runs on the file."
 STOPPED: Final = "No program may run on the store meanwhile."
@@ -61,6 +61,11 @@ def on_loop(main: Callable[[Namespace, Screen], Awaitable[int]]) -> Callable[[Na
 def file_option(parser: ArgumentParser) -> None:
     """Take the file that is looked at."""
     parser.add_argument("file", metavar="FILE", help="the file of a FileBackend")
+
+
+def path_option(text: str) -> str | None:
+    """Give the path that a person names, or ``None`` for ``-``, which stands for a stream wherever people type."""
+    return None if text == "-" else text
 
 
 def room_options(parser: ArgumentParser) -> None:

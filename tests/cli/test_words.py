@@ -159,6 +159,15 @@ def test_a_table_that_cannot_fit_is_as_narrow_as_can_be() -> None:
     assert ["name      figure  words", "aaaaaaa…       1  ccccccc…"] == lines(("a" * 30, "1", "c" * 20), space=10)
 
 
+def test_a_column_that_says_again_what_another_does_goes_where_it_is_narrow() -> None:
+    columns = (Column("rings", whole=True), Column("at", whole=True, spare=True), Column("name"))
+    rows = [["in 5 h", "2030-01-01 00:00", "n" * 20]]
+    assert ["rings   name", f"in 5 h  {'n' * 11}…"] == list(table(columns, rows, 20))
+    assert ["rings   at                name", f"in 5 h  2030-01-01 00:00  {'n' * 11}…"] == list(
+        table(columns, rows, 38)
+    )
+
+
 def test_a_table_of_figures_does_not_give_way() -> None:
     assert ["n", "1"] == list(table([Column("n", figures=True)], [["1"]], 0))
 

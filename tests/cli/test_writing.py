@@ -229,6 +229,7 @@ def test_an_export_that_fails_leaves_nothing(path: Path, tmp_path: Path) -> None
 
 def test_a_dump_comes_through_a_pipe(path: Path, tmp_path: Path) -> None:
     assert 0 == run("import", tmp_path / "new.db", given=run("export", path).out).code
+    assert 0 == run("import", tmp_path / "newer.db", "-", given=run("export", path, "-o", "-").out).code
     assert facts(path) == facts(tmp_path / "new.db")
 
 
