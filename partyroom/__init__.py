@@ -11,23 +11,25 @@ The map of the house, from the ground up; an import only ever points down:
   ``observer``, ``statistics``: what looks on, and what it sees.
 - ``_core``: decisions without input and output: keys, layers of writes, the read cache, the mailbox, the output gate,
   the order of alarms, retries, recurrences.
-- ``_native``, ``_work``, ``_timers``, ``_workers``, ``_committer``, ``_room_clock``, ``_room_state``, ``_room_alarms``, ``_room_storage``,
-  ``_alarm_loop``, ``connections``, ``clock``, ``codec``, ``backends``: effects, one each.
-- ``_services``, ``_watching``, ``_calls``, ``_ringing``, ``_room_context``, ``_room_runner``: one awake room, one event at a time.
+- ``_native``, ``_work``, ``_timers``, ``_workers``, ``_committer``, ``_room_clock``, ``_room_state``, ``_alarm_loop``,
+  ``connections``, ``clock``, ``codec``, ``backends``: effects, one each.
+- ``_services``, ``_watching``, ``_room_alarms``, ``_room_storage``, ``_calls``, ``_ringing``, ``_sealing``,
+  ``_room_context``, ``_room_runner``: one awake room, one event at a time.
 - ``_due_alarms``, ``_figures``, ``_idle_rooms``, ``_run_tasks``, ``_engine``: who is awake, and until when.
 - ``_handles``, ``runtime``: what a host holds.
 
 A message: ``_handles`` handle -> ``_room_runner`` event -> the author's Room -> ``_room_storage`` put -> ``_core.units``
-layer -> the handler returns, the event is sealed -> ``_committer`` -> the backend's ``commit`` -> ``_core.output_gate``
+layer -> the handler returns -> ``_sealing`` -> ``_committer`` -> the backend's ``commit`` -> ``_core.output_gate``
 -> reply and messages leave.
 
-An alarm: ``_room_storage`` set_alarm, in the event's own commit -> ``_alarm_loop`` is told -> ``_core.alarm_queue`` ->
+An alarm: ``_room_alarms`` set_alarm, in the event's own commit -> ``_alarm_loop`` is told -> ``_core.alarm_queue`` ->
 ``clock`` sleep_until -> ``_engine`` wakes the room -> ``_room_runner`` -> ``Room.on_alarm`` -> returned: gone in the
 handler's own commit; raised: ``_core.retry``.
 
 Must never load what a program did not ask for: no event loop, no SQLite, no testing kit. What makes rooms run
-(:class:`Runtime`, :class:`JsonCodec`, :class:`SystemClock`), and what looks at it, is loaded when it is first named, so that a module which
-only writes rooms pays for words and contracts alone; ``__init__.pyi`` tells type checkers what that is.
+(:class:`Runtime`, :class:`JsonCodec`, :class:`SystemClock`), and what looks at it, is loaded when it is first named,
+so that a module which only writes rooms pays for words and contracts alone; ``__init__.pyi`` tells type checkers what
+that is.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from partyroom._ringing import conclude, find_due, keep_ringing, now, set_ringin
 from partyroom._room_clock import microseconds
 from partyroom._room_context import Context
 from partyroom._room_state import RoomState
+from partyroom._sealing import broken, confirm, fail_sealed, seal
 from partyroom._services import RoomFactory, Services
 from partyroom._timers import Entry
 from partyroom._workers import Worker
@@ -68,7 +69,6 @@ class RoomRunner:
         "_is_active",
         "_is_gone",
         "_is_started",
-        "_sealed",
         "_worker",
         "connections",
         "context",
@@ -79,6 +79,7 @@ class RoomRunner:
         "mailbox",
         "only_rang",
         "running",
+        "sealed",
         "services",
         "state",
     )
@@ -104,7 +105,7 @@ class RoomRunner:
         self._is_started = False
         self._is_active = False
         self._is_gone = False
-        self._sealed = 0
+        self.sealed = 0
         self._worker: Worker | None = None
         self._background: BackgroundTasks | None = None
         self._deadline: Entry | None = None
@@ -482,7 +483,7 @@ class RoomRunner:
         probe = self.services.probe
         if probe is not None:
             probe.event_ended(event)
-        self.seal(event)
+        seal(self, event)
         if event.error is not None:
             self._report(event, event.error)
         if event.cut is not None:
@@ -493,53 +494,12 @@ class RoomRunner:
 
     def seal(self, event: Event) -> None:
         """Let an ended event leave when everything before it, and its own writes, are durable (G4)."""
-        services = self.services
-        if event.writes:
-            self._sealed += 1
-            event.sealed_as = self._sealed
-            if services.probe is not None:
-                services.probe.event_sealed(event)
-            self.state.apply(self._sealed, event.writes)
-            services.committer.add(self, event)
-        elif self.gate.is_open:
-            self._let_out(event)
-            return
-        services.work.take()
-        self.gate.add(event)
-
-    def _let_out(self, event: Event) -> None:
-        if event.error is None:
-            for output in event.outputs or ():
-                output()
-            if event.kind == "connect":
-                event.subject.settle_in()
-        if event.kind == "ring":
-            self._tell_next_alarm()
-        if event.reply is None or event.kind == "message":
-            return
-        if event.error is None:
-            event.reply.set(event.result)
-        else:
-            event.reply.fail(event.error)
+        seal(self, event)
 
     def stored(self, number: int) -> None:
         """Hear that everything up to the commit of this number is durable."""
-        self.state.confirm(number)
-        moved = False
-        for event in self.gate.confirm(number):
-            writes = event.writes
-            # Of a ring, the keeper is told anyway.
-            moved = moved or (writes is not None and event.kind != "ring" and (writes.clear or bool(writes.alarms)))
-            self._let_out(event)
-            self.services.work.give()
-        if moved:
-            self._tell_next_alarm()
+        confirm(self, number)
         self._settle()
-
-    def _tell_next_alarm(self) -> None:
-        """Tell the keeper when the next alarm is; of a room that has lost its claim it has been told to look again."""
-        if self.fence:
-            self.services.keeper.alarm_changed(self.key, self.state.next_due())
 
     def refused(self, error: BaseException) -> None:
         """Hear that a commit was refused, or that its outcome is unknown: nothing computed on it survives (G5)."""
@@ -547,23 +507,15 @@ class RoomRunner:
         self.fence = 0
         self.state.reset()
         self.discard()
-        for event in self.gate.shut():
-            event.error = self._broken(error)
-            self._let_out(event)
-            self.services.work.give()
-        self.services.keeper.event_failed(Event(self, "commit", "commit"), self._broken(error))
+        fail_sealed(self, error)
+        self.services.keeper.event_failed(Event(self, "commit", "commit"), broken(self, error))
         for connection in self.connections.select():
             connection.end(INTERNAL_ERROR, "the room broke", was_clean=False)
-        self.cut(self._broken(error))
+        self.cut(broken(self, error))
         # Which alarms are stored now, nobody knows: the room is to look, but not at once. A full disk would have one ring
         # again and again without a pause.
         self.services.keeper.ring_failed_to_start(self.key)
         self._settle()
-
-    def _broken(self, error: BaseException) -> RoomBrokenError:
-        broken = RoomBrokenError(f"{self.key}: a commit was refused, so what was computed on it is gone: {error}")
-        broken.__cause__ = error
-        return broken
 
     def _report(self, event: Event, error: BaseException) -> None:
         """Let ``on_error`` hear of an error in a connection's callback, as the very next event; tell the keeper of any other."""
@@ -636,7 +588,7 @@ class RoomRunner:
         part.reply = self.services.loop.one_shot()
         if part.writes is not None and unit.event.ringing is not None:
             keep_ringing(unit.event, part.writes)
-        self.seal(part)
+        seal(self, part)
         self.services.committer.call_worker()
         await self.services.work.wait(part.reply)
 

@@ -31,7 +31,7 @@ ROWS = (
     ),
     # what every room is given
     ("_services",),
-    ("_background", "_handlers", "_ringing", "_room_alarms", "_room_listing", "_watching"),
+    ("_background", "_handlers", "_ringing", "_room_alarms", "_room_listing", "_sealing", "_watching"),
     ("_calls", "_room_storage"),
     ("_room_context",),
     # one awake room, one event at a time
