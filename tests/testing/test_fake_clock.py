@@ -580,6 +580,19 @@ async def test_run_until_idle_goes_on_until_only_idle_rooms_wait_and_gives_what_
         assert [] == await rooms.run_until_idle()
 
 
+async def test_run_until_idle_ends_where_nobody_sleeps_for_what_is_still_to_come() -> None:
+    clock = FakeClock()
+    work = SimpleNamespace(
+        is_idle=lambda: True,
+        is_cancelled=lambda _timer: False,
+        pending_timers=lambda: [(at(60), Timer(RoomKey("watch", "a"), "alarm"))],
+        next_alarm=lambda: None,
+    )
+    clock.attach_work("somebody's", work)
+    assert [] == await clock.run_until_idle()
+    assert START == clock.now()
+
+
 async def test_run_until_idle_is_not_kept_going_by_rooms_that_will_leave_memory() -> None:
     async with harness() as rooms:
         await rooms.wake(rooms.parties["watch"].get("a"))
