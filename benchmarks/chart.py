@@ -10,7 +10,7 @@ from benchmarks.measure import Answer
 
 __all__ = ["draw", "margin"]
 
-WIDTH, LINE, LEFT, RIGHT, TOP = 1060, 24, 590, 90, 64
+WIDTH, LINE, LEFT, RIGHT, TOP = 1130, 24, 660, 90, 64
 DECADES = 2.0
 """The bars reach so many powers of ten on the good side, …"""
 WORSE = 1.0

@@ -37,7 +37,10 @@ def keep(path: Path, answers: Sequence[Answer], environment: str) -> None:
         }
         for answer in answers
     }
-    path.write_text(json.dumps({"environment": environment, "answers": found}, indent=1), encoding="utf-8")
+    # Whole or not at all: somebody may read it meanwhile.
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps({"environment": environment, "answers": found}, indent=1), encoding="utf-8")
+    part.replace(path)
 
 
 def read(path: Path) -> dict[str, Any]:

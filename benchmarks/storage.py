@@ -325,7 +325,7 @@ def measure_busy(loop: str, quick: bool) -> tuple[float, float, float]:
 
 @question(
     "durable-busy-loop",
-    "durable events/s, 100 callers in 100 rooms, while the loop computes for 1 ms at a time, nine tenths of all time",
+    "durable events/s, 100 callers in 100 rooms, the loop computing for 1 ms at a time, 90% busy",
     "the same on an idle loop",
     unit="/s",
     at_least=0.1,
@@ -338,7 +338,7 @@ def _busy(loop: str, quick: bool) -> Sample:
 
 @question(
     "durable-busy-p99",
-    "of the same events, the 99th percentile of the time from the call to the reply",
+    "the same events: the 99th percentile of the time from the call to the reply",
     unit="ms",
     at_least=30,
     aim=10,
@@ -495,7 +495,7 @@ def opening(loop: str, path: Path) -> Sample:
 
 @question(
     "open-million",
-    "opening a file of 1,000,000 rooms and as many pending alarms, more than raw open and one indexed query",
+    "opening a file of 1,000,000 rooms and alarms, more than raw open and one indexed query",
     unit="s",
     at_least=0.2,
     aim=0.05,
