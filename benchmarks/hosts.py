@@ -91,7 +91,7 @@ async def client_bytes(
 
 @question(
     "mounted-connections",
-    "memory of each of 10,000 idle WebSockets through PartyApp, more than through an application that only waits",
+    "memory of each of 10,000 idle WebSockets through PartyApp, beyond an application that only waits",
     unit="bytes",
     at_least=4096,
     aim=2048,
