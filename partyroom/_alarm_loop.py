@@ -62,7 +62,7 @@ class AlarmLoop(AlarmScheduler):
 
     ``lookahead`` says how many alarms are held in memory (up to twice as many for a while), ``max_waking`` how many
     rooms may have been woken without an answer. From its construction on, it holds a token of ``work`` whenever it is
-    not asleep.
+    not asleep. Run again after its end, it begins anew.
     """
 
     def __init__(self, clock: Clock, work: Tokens, *, lookahead: int, max_waking: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -194,6 +195,34 @@ async def test_a_full_disk_refuses_what_does_not_fit_and_nothing_else(tmp_path: 
             assert [] == await backend.room_alarms(B)
         assert [None] == await backend.commit([large])
         assert {"large": b"x" * 100_000} == await backend.read(B, ["large"])
+
+
+@contextmanager
+def failing_disk(size: int) -> Generator[None]:
+    """Have the system refuse to write beyond the first bytes of any file, which SQLite takes for an I/O error."""
+    resource: Any = pytest.importorskip("resource", reason="this system has no limits of that kind")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+async def test_an_io_error_refuses_what_cannot_be_written_and_nothing_else(tmp_path: Path) -> None:
+    async with FileBackend(tmp_path / "rooms.db") as backend:
+        assert await put(backend, small=b"v") is None
+        fences = {room: await backend.claim(room) for room in (A, B)}
+        large = Commit(B, fences[B], {"large": bytes(2_000_000)}, {"n": AlarmRow(B, "n", 1)})
+        with failing_disk(1_000_000):
+            answers = await backend.commit([large, Commit(A, fences[A], {"k": b"1"}, {})])
+            assert [CommitError, type(None)] == [type(answer) for answer in answers]
+            assert f"{tmp_path / 'rooms.db'}: reading or writing the file failed (SQLITE_IOERR" in str(answers[0])
+            assert {"k": b"1"} == await backend.read(A, ["k"])
+            assert [] == await backend.room_alarms(B)
+        assert [None] == await backend.commit([large])
+    async with FileBackend(tmp_path / "rooms.db") as backend:
+        assert {"large": bytes(2_000_000)} == await backend.read(B, ["large"])
 
 
 async def test_a_group_of_many_statements_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:

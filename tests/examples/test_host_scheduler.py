@@ -70,7 +70,8 @@ async def test_rooms_on_a_file_ring_by_the_hosts_scheduler_after_a_restart_too(t
                         await eggs[0].call(Egg.boil, timedelta(milliseconds=20))
                         await eggs[1].call(Egg.boil, timedelta(seconds=1))
                         assert "done" == await early.receive()
-                        assert {} == await eggs[1].stored()
-                    else:
+                    # On a machine that is busy it may have rung in the first of both lives.
+                    elif not await eggs[1].stored():
                         assert "done" == await late.receive()
-                        assert {"done": 1} == await eggs[1].stored()
+        async with Runtime({"egg": Egg}, backend=FileBackend(tmp_path / "rooms.db"), alarms="manual") as runtime:
+            assert {"done": 1} == await runtime.parties["egg"].get("late").stored()
