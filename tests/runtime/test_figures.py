@@ -222,3 +222,21 @@ async def test_more_than_a_page_is_counted_to_its_end() -> None:
             await harness.parties["bell"].get(str(each)).call(arm, 1 + (each == 0))
         found = await count_stored(harness.runtime.backend, ["bell"], lambda _: False, START, limit=3)
     assert {"bell": StoredStatistics(rooms=6, asleep=6, due=7, late=0, paused=7, failed=0)} == found
+
+
+# --- the log -----------------------------------------------------------------
+
+
+async def test_a_record_of_the_log_says_its_room_and_event(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails() -> None:
+        raise LookupError
+
+    async def start(room: Room) -> None:
+        room.ctx.start_soon(fails)
+
+    with caplog.at_level("ERROR", "partyroom"):
+        async with Harness({"box": Box}, fail_on_errors=False) as harness:
+            await harness.parties["box"].get("a").call(start)
+            await harness.settle()
+    ((room, event),) = [(vars(record)["room"], vars(record)["event"]) for record in caplog.records]
+    assert ("box/a", "fails") == (room, event.rpartition(".")[2])

@@ -26,6 +26,7 @@ from partyroom import (
     Room,
     RoomBrokenError,
     RoomKey,
+    Runtime,
     RuntimeCrashedError,
 )
 from partyroom.backends.memory import MemoryBackend
@@ -137,6 +138,14 @@ async def test_a_call_is_told_from_its_asking_to_its_commit(book: Book) -> None:
         assert ["asked box/a nothing", "began box/a nothing", "ended box/a nothing"] == book.take()
         await harness.put_to_sleep(room)
         assert ["slept box/a", "commits box/a: ", "committed 0"] == book.take()
+
+
+async def test_a_runtime_without_a_harness_tells_of_sleep_too(book: Book) -> None:
+    async with Runtime({"box": Box}, backend=MemoryBackend(), max_awake=1, observer=book) as runtime:
+        for room in "ab":
+            await runtime.parties["box"].get(room).call(nothing)
+        await runtime.wait_idle()
+        assert ["slept box/a"] == [line for line in book.lines if line.startswith("slept")]
 
 
 async def test_one_object_stands_for_an_event_from_its_asking_to_its_commit() -> None:
