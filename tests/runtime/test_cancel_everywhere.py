@@ -37,7 +37,8 @@ class Steps:
         self.taken = 0
 
     def __await__(self) -> Generator[Any, Any, None]:
-        step, value = self._coroutine.send, None
+        step: Callable[[Any], Any] = self._coroutine.send
+        value: Any = None
         while True:
             try:
                 told = step(value)

@@ -582,7 +582,7 @@ async def test_run_until_idle_goes_on_until_only_idle_rooms_wait_and_gives_what_
 
 async def test_run_until_idle_ends_where_nobody_sleeps_for_what_is_still_to_come() -> None:
     clock = FakeClock()
-    work = SimpleNamespace(
+    work: Any = SimpleNamespace(
         is_idle=lambda: True,
         is_cancelled=lambda _timer: False,
         pending_timers=lambda: [(at(60), Timer(RoomKey("watch", "a"), "alarm"))],

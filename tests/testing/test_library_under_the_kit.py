@@ -419,7 +419,7 @@ async def test_calls_messages_and_alarms_of_one_instant_are_each_handled_once_in
         client = await harness.connect(till)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(harness.advance, MINUTE)
-            tasks.start_soon(till.call, Till.add, "call")
+            tasks.start_soon(lambda: till.call(Till.add, "call"))
             tasks.start_soon(client.send, "message")
 
     async def invariant(harness: Harness) -> None:
