@@ -82,15 +82,15 @@ class Aside:
         self._when_ended = when_ended
         self._has_begun = False
         self._is_cancelled = False
-        self.stop: Callable[[], object] | None = None
-        """Cancels the loop's own task."""
+        self.stop: Callable[[], object] = bool
+        """Cancels the loop's own task; does nothing until there is one."""
 
     def cancel(self) -> None:
         """Have it end soon. Once is enough: it swallows no cancellation."""
         if not self._is_cancelled:
             self._is_cancelled = True
             # One that was cancelled before it began would never run, and nobody would hear of its end.
-            if self._has_begun and self.stop is not None:
+            if self._has_begun:
                 self.stop()
 
     async def run(self) -> None:
