@@ -40,7 +40,8 @@ class UnclosableBackend(BackendWrapper):
 
 
 def new_runtime(**options: Any) -> Runtime:
-    return Runtime({"box": Box}, **{"backend": MemoryBackend(), **options})
+    options.setdefault("backend", MemoryBackend())
+    return Runtime({"box": Box}, **options)
 
 
 @pytest.mark.parametrize(
