@@ -72,7 +72,7 @@ def test_without_a_package_its_figure_is_left_out(package: str, monkeypatch: pyt
     in_memory = QUESTIONS["alarms-apscheduler-memory"].measure("asyncio", True)
     assert (in_memory.beside is None) == (package == "apscheduler")
     by_hand = QUESTIONS["by-hand-one-caller"].measure("asyncio", True)
-    assert ("aiosqlite" in by_hand.rivals) == (package != "aiosqlite")
+    assert ("aiosqlite" in by_hand.rivals) == (without("aiosqlite") is not None)
 
 
 def test_workerd_is_looked_for_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

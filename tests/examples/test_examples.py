@@ -36,12 +36,14 @@ for own in ("chat_page", "from_cron", "host_scheduler", "lmdb_backend"):
 in_every_loop = pytest.mark.anyio
 
 
-@pytest.mark.parametrize("name", STORIES)
-def test_an_example_starts_as_its_docstring_says(
-    name: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    # One that is run may turn the log down; this turns it up again at the end.
+@pytest.fixture(autouse=True)
+def log_is_put_back(caplog: pytest.LogCaptureFixture) -> None:
+    """Turn the log up again at the end: a program that is run may turn it down, and other tests read it."""
     caplog.set_level(logging.ERROR, "partyroom")
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_an_example_starts_as_its_docstring_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
     assert f"python -m partyroom.examples.{name}" in found["__doc__"]
     assert capsys.readouterr().out
