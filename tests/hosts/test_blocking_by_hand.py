@@ -229,6 +229,15 @@ def test_an_interrupt_while_it_opens_leaves_nothing_open() -> None:
     assert "<BlockingRuntime of , closed>" == repr(runtime)
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Let an interrupt raise as it does in a program: a process that a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system does not interrupt threads")
 def test_an_interrupt_ends_the_call_that_waits_and_not_the_runtime(runtime: BlockingRuntime) -> None:
     room = runtime.parties["diary"].get("ann")
