@@ -14,9 +14,12 @@ cannot.
 from __future__ import annotations
 
 import selectors
-from collections.abc import Awaitable, Callable, Coroutine
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
-from threading import current_thread
+from socket import socketpair
+from threading import current_thread, main_thread
 from typing import Any, Final, TypeVar, final
 
 from anyio import Event
@@ -39,6 +42,39 @@ def _new_loop() -> Any:  # noqa: ANN401 - a loop of asyncio's
     return asyncio.new_event_loop() if PollSelector is None else asyncio.SelectorEventLoop(PollSelector())
 
 
+class _Bell:
+    """Wakes a loop for a signal that comes just before it falls asleep, where the signal alone would wake nobody.
+
+    A loop that does so by itself (Windows') needs none, and no thread but the main one is told of signals.
+    """
+
+    def __init__(self, loop: Any) -> None:  # noqa: ANN401 - a loop of asyncio's
+        self._loop = loop
+        self._heard, self._rope = socketpair()
+        self._heard.settimeout(0)
+        self._rope.settimeout(0)
+        loop.add_reader(self._heard, self._hear)
+
+    def _hear(self) -> None:
+        with suppress(BlockingIOError):
+            self._heard.recv(4096)
+
+    @contextmanager
+    def armed(self) -> Generator[None]:
+        """Be rung by signals while the loop runs."""
+        before = signal.set_wakeup_fd(self._rope.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+
+    def close(self) -> None:
+        """Give the two ends back."""
+        self._loop.remove_reader(self._heard)
+        self._heard.close()
+        self._rope.close()
+
+
 @final
 class OwnThread(Home):
     """The thread that opened a runtime, as the place where it lives."""
@@ -47,6 +83,7 @@ class OwnThread(Home):
         super().__init__(runtime)
         self._thread = current_thread()
         self._runner: Any = None
+        self._waker: _Bell | None = None
         self._task: object = None
         self._stopped = self._ended = Event()
         self._error: BaseException | None = None
@@ -72,11 +109,19 @@ class OwnThread(Home):
     def start(self) -> None:
         self.check()
         self._runner = import_module("asyncio").Runner(loop_factory=_new_loop)
+        if PollSelector is not None and self._thread is main_thread():
+            self._waker = _Bell(self._runner.get_loop())
         try:
             self._drive(self._begin)
         except BaseException:
-            self._runner.close()
+            self._close()
             raise
+
+    def _close(self) -> None:
+        waker, self._waker = self._waker, None
+        if waker is not None:
+            waker.close()
+        self._runner.close()
 
     async def _begin(self) -> None:
         ready = Event()
@@ -110,7 +155,7 @@ class OwnThread(Home):
             self._drive(self._end)
         finally:
             # Also after an interrupt: it waits for the closing to end, which has a deadline.
-            self._runner.close()
+            self._close()
         if self._error is not None:
             raise self._error
 
@@ -122,7 +167,8 @@ class OwnThread(Home):
         self._is_driving = True
         try:
             # It turns an interrupt into a cancellation of this one task, where the program has no other way with it.
-            result: T = self._runner.run(_coroutine(fn))
+            with nullcontext() if self._waker is None else self._waker.armed():
+                result: T = self._runner.run(_coroutine(fn))
         finally:
             self._is_driving = False
         return result

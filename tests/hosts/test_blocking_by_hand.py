@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -227,6 +228,19 @@ def test_an_interrupt_while_it_opens_leaves_nothing_open() -> None:
     with pytest.raises(KeyboardInterrupt):
         runtime.open()
     assert "<BlockingRuntime of , closed>" == repr(runtime)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the loop sees to it by itself")
+def test_a_signal_wakes_a_loop_that_is_just_falling_asleep_and_no_other_program(runtime: BlockingRuntime) -> None:
+    async def bell(_room: Diary) -> int:
+        rung = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(rung, warn_on_full_buffer=False)
+        os.write(rung, b"x")
+        await anyio.lowlevel.checkpoint()
+        return rung
+
+    assert -1 != runtime.parties["diary"].get("ann").call(bell)
+    assert -1 == signal.set_wakeup_fd(-1)
 
 
 @pytest.fixture
