@@ -509,6 +509,7 @@ async def test_a_client_that_leaves_while_it_is_let_in_is_gone() -> None:
         await runtime_of(app).wait_idle()
         await ann.leave(1006)
         await clock.advance(timedelta(seconds=30))
+        await ann.ended.wait()
         assert [["ann", 1006, "", False]] == await left(app, "slow")
 
 
