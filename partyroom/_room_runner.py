@@ -163,11 +163,6 @@ class RoomRunner:
     # --- what it is doing ----------------------------------------------------
 
     @property
-    def is_active(self) -> bool:
-        """Whether an event waits or runs."""
-        return self._is_active
-
-    @property
     def is_waking(self) -> bool:
         """Whether something is to be done in it, and it is not started yet."""
         return self._is_active and not self._is_started
