@@ -91,8 +91,13 @@ class AlarmInfo:
     """A copy of the value it was set with."""
     retry_count: int
     """How often the handler has raised for this ring."""
+    last_outcome: Literal["success", "error"] | None
+    """Whether its handler returned or raised when it last rang; ``None`` if it has not rung since it was set. One that
+    rings once is gone when it has rung well; a recurrence that is set again as it is goes on, and keeps what is known."""
+    last_time: datetime | None
+    """When its handler last returned or raised, in UTC; ``None`` if it has not rung since it was set."""
     last_error: str | None
-    """What it raised last, for this ring or for the occurrence before; ``None`` if it did not."""
+    """What its handler raised when it last rang, ``None`` if it returned; of an alarm that cannot be read, the reason."""
 
 
 @attrs.frozen

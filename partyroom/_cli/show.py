@@ -36,7 +36,8 @@ __all__ = ["VERB"]
 COLUMNS: Final = (Column("key"), Column("bytes", figures=True), Column("value"))
 COLUMNS_OF_ALARMS: Final = (
     *(Column("rings", whole=True), Column("at (UTC)", whole=True, spare=True)),
-    *(Column("alarm"), Column("repeats"), Column("tries", figures=True), Column("payload")),
+    *(Column("alarm"), Column("repeats"), Column("last ring", whole=True)),
+    *(Column("tries", figures=True), Column("payload")),
 )
 VALUE_COLUMNS: Final = 200
 """How much of a value is shown where no terminal says how much there is room for; ``--key`` shows all of it."""
@@ -109,9 +110,9 @@ def _cells(entry: Entry, codec: Codec) -> tuple[str, ...]:
 
 
 def _alarm_cells(seen: Sight, codec: Codec) -> tuple[str, ...]:
-    rings, at, _room, name, repeated, tries, _error = ALARMS.cells(seen)
+    rings, at, _room, name, repeated, last, tries, _error = ALARMS.cells(seen)
     payload = "" if seen.payload is None else cut(_decoded(seen.payload, codec, repr), VALUE_COLUMNS)
-    return rings, at, name, repeated, tries, payload
+    return rings, at, name, repeated, last, tries, payload
 
 
 def _facts(entry: Entry) -> dict[str, object]:

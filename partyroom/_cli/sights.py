@@ -17,7 +17,7 @@ import attrs
 from partyroom._cli.listing import Form
 from partyroom._cli.packing import pack
 from partyroom._cli.table import Column
-from partyroom._cli.text import moment, relative, repeats
+from partyroom._cli.text import ago, moment, relative, repeats
 from partyroom._core.alarm_record import AlarmRecord
 from partyroom._core.instants import from_micros, to_micros
 from partyroom.errors import DecodeError, MissingExtraError
@@ -41,8 +41,12 @@ class Sight:
     recurrence: Recurrence | None = None
     tries: int = 0
     """How often its handler has raised."""
+    outcome: Literal["success", "error"] | None = None
+    """How it went when it last rang; ``None`` if it has not rung since it was set."""
+    last: int | None = None
+    """When its handler last returned or raised, in microseconds since 1970-01-01 UTC."""
     error: str | None = None
-    """What the handler raised last, or why the alarm cannot be read."""
+    """What the handler raised when it last rang, or why the alarm cannot be read."""
     payload: bytes | None = None
     """As the program's codec made it."""
 
@@ -65,6 +69,8 @@ def sight(row: AlarmRow, now: datetime) -> Sight:
         scheduled=row.due if record.scheduled is None else record.scheduled,
         recurrence=record.recurrence,
         tries=record.retry_count,
+        outcome=record.outcome,
+        last=record.last,
         error=record.error,
         payload=record.payload,
     )
@@ -76,6 +82,13 @@ def _status(row: AlarmRow, record: AlarmRecord) -> Status:
     return "retrying" if record.retry_count else "pending"
 
 
+def _last(seen: Sight) -> str:
+    if seen.outcome is None:
+        return ""
+    word = "ok" if seen.outcome == "success" else "failed"
+    return word if seen.last is None else f"{word} {ago(seen.last, seen.now)}"
+
+
 def _cells(seen: Sight) -> tuple[str, ...]:
     due = seen.row.due
     return (
@@ -84,6 +97,7 @@ def _cells(seen: Sight) -> tuple[str, ...]:
         str(seen.row.room),
         seen.row.name,
         repeats(seen.recurrence),
+        _last(seen),
         str(seen.tries or ""),
         seen.error or "",
     )
@@ -101,6 +115,8 @@ def _facts(seen: Sight) -> dict[str, object]:
         "scheduled": iso(seen.scheduled),
         "repeats": repeats(seen.recurrence) or None,
         "tries": seen.tries,
+        "last": iso(seen.last),
+        "outcome": seen.outcome,
         "error": seen.error,
         "payload": None if seen.payload is None else pack(seen.payload),
     }
@@ -115,7 +131,7 @@ ALARMS: Final = Form(
     (
         *(Column("rings", whole=True), Column("at (UTC)", whole=True, spare=True)),
         *(Column("room"), Column("alarm"), Column("repeats")),
-        *(Column("tries", figures=True), Column("error")),
+        *(Column("last ring", whole=True), Column("tries", figures=True), Column("error")),
     ),
     _cells,
     _facts,

@@ -21,6 +21,7 @@ from partyroom.recurrence import Every, Recurrence
 
 __all__ = [
     "ELLIPSIS",
+    "ago",
     "counted",
     "cut",
     "length",
@@ -107,6 +108,12 @@ def relative(micros: int, now: datetime) -> str:
     if ahead > timedelta():
         return f"in {length(ahead)}"
     return f"{length(ahead)} late"
+
+
+def ago(micros: int, now: datetime) -> str:
+    """Give an instant that has been, as seen from now: ``3 s ago``, or ``3 s ahead`` where the clock was set back since."""
+    passed = timedelta(microseconds=to_micros(now) - micros)
+    return f"{length(passed)} {'ago' if passed >= timedelta() else 'ahead'}"
 
 
 def repeats(recurrence: Recurrence | None) -> str:

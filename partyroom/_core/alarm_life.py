@@ -89,7 +89,8 @@ def new_row(
 
     ``spread`` is the longest random delay of each ring. ``current`` is the row of that name which stands, ``ringing``
     the one that rings now, in its own handler: if one of them has the same recurrence, that goes on (its next time is
-    kept, or follows the one that rings), else it begins now. Raises :class:`AlarmTimeError`.
+    kept, or follows the one that rings), else it begins now. What goes on keeps its last outcome, which is a success for
+    the one that rings: should its handler raise, this row is not stored. Raises :class:`AlarmTimeError`.
     """
     if not isinstance(when, RECURRENCES):
         due = alarm_time(when, now)
@@ -103,11 +104,12 @@ def new_row(
     kept = None if current is None else _decoded(current)
     if current is not None and kept is not None and kept.recurrence == when and not kept.failed:
         return current._replace(data=kept._replace(payload=payload, retry=retry, spread=record.spread).encode())
-    first = _first(when, now, ringing)
+    goes_on = ringing is not None and AlarmRecord.decode(ringing.data).recurrence == when
+    first = _first(when, now, ringing if goes_on else None)
     if first is None:
         message = f"{when!r} does not occur between now and the year 9999"
         raise AlarmTimeError(message)
-    return _spread_row(row, record, first, chance)
+    return _spread_row(row, record._replace(last=now) if goes_on else record, first, chance)
 
 
 def _decoded(row: AlarmRow) -> AlarmRecord | None:
@@ -119,11 +121,9 @@ def _decoded(row: AlarmRow) -> AlarmRecord | None:
 
 
 def _first(recurrence: Recurrence, now: int, ringing: AlarmRow | None) -> int | None:
-    if ringing is not None:
-        record = AlarmRecord.decode(ringing.data)
-        if record.recurrence == recurrence:
-            return _next(recurrence, _scheduled(ringing, record), now)
-    return first_after(recurrence, now)
+    if ringing is None:
+        return first_after(recurrence, now)
+    return _next(recurrence, _scheduled(ringing, AlarmRecord.decode(ringing.data)), now)
 
 
 def _next(recurrence: Recurrence, scheduled: int, now: int) -> int | None:
@@ -179,7 +179,7 @@ def describe(row: AlarmRow, codec: Codec, now: int) -> Alarm:
 def after_success(row: AlarmRow, now: int, number: int, chance: float) -> AlarmRow | None:
     """Give what is stored of an alarm whose handler returned and did not set it: its next occurrence, or nothing."""
     record = AlarmRecord.decode(row.data)
-    return _go_on(row, record._replace(error=None), now, number, chance)
+    return _go_on(row, record._replace(error=None, last=now), now, number, chance)
 
 
 def after_failure(  # noqa: PLR0917 - everything that it depends on is given
@@ -193,7 +193,7 @@ def after_failure(  # noqa: PLR0917 - everything that it depends on is given
     record = AlarmRecord.decode(row.data)
     scheduled = _scheduled(row, record)
     due = next_retry(record.retry or policy, record.retry_count, now, chance)
-    failed = record._replace(retry_count=record.retry_count + 1, error=_text(error), failed=due is None)
+    failed = record._replace(retry_count=record.retry_count + 1, error=_text(error), failed=due is None, last=now)
     following = _go_on(row, failed, now, number, chance) if due is None else None
     return _row(row, failed, scheduled, due) if following is None else following
 
@@ -235,15 +235,18 @@ def look_at(row: AlarmRow, codec: Codec) -> AlarmInfo:
         payload = None if record.payload is None else codec.decode(record.payload)
     except Exception as raised:  # noqa: BLE001 - whatever a codec raises, one alarm must not hide the others
         error = raised
+    status = _status(row, record)
     return AlarmInfo(
         room=row.room,
         name=row.name or None,
-        status=_status(row, record),
+        status=status,
         next_time=None if row.due is None else from_micros(row.due),
         scheduled_time=from_micros(_scheduled(row, record)),
         recurrence=record.recurrence,
         payload=payload,
         retry_count=record.retry_count,
+        last_outcome="error" if status == "failed" else record.outcome,
+        last_time=None if record.last is None else from_micros(record.last),
         last_error=record.error if error is None else _text(error),
     )
 
@@ -292,7 +295,7 @@ def resume(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
 def ring_again(row: AlarmRow, now: int, number: int) -> AlarmRow:
     """Give the row of an alarm, failed or paused or pending, that rings now, with all of its retries before it."""
     record = AlarmRecord.decode(row.data)
-    fresh = record._replace(id=_identity(number), retry_count=0, error=None, failed=False, paused=None)
+    fresh = record._replace(id=_identity(number), retry_count=0, failed=False, paused=None)
     # One that could not be read for a while has kept no time of its own.
     is_timeless = row.due is None and record.scheduled is None
     return _row(row, fresh, now if is_timeless else _scheduled(row, record), now)

@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple
 
 from partyroom._core.instants import length_micros
 from partyroom._core.recurrence import decode_recurrence, encode_recurrence
@@ -50,7 +51,7 @@ class AlarmRecord(NamedTuple):
     retry_count: int = 0
     """How often this ring has failed; of one that failed for good, all of its attempts."""
     error: str | None = None
-    """What the last failure said, this ring's or that of the occurrence before."""
+    """What the handler raised when it last rang; ``None`` if it returned."""
     failed: bool = False
     """Whether it has failed for good, and is kept to be looked at."""
     paused: int | None = None
@@ -63,8 +64,17 @@ class AlarmRecord(NamedTuple):
     """The longest random delay of a ring."""
     retry: RetryPolicy | None = None
     """When this alarm is retried; ``None`` for what the room says."""
+    last: int | None = None
+    """When its handler last returned or, if there is an error, raised; ``None`` if it has not rung, or nobody wrote it."""
     extra: Mapping[str, Any] = NOTHING
     """Fields that a newer version wrote."""
+
+    @property
+    def outcome(self) -> Literal["success", "error"] | None:
+        """How it went when it last rang; ``None`` if it has not rung, or nobody wrote how."""
+        if self.error is not None:
+            return "error"
+        return None if self.last is None else "success"
 
     def encode(self) -> bytes:
         """Give the bytes for a row."""
@@ -97,7 +107,8 @@ class AlarmRecord(NamedTuple):
                 return AlarmRecord(data[ID_AT].decode(), data[LENGTH + 1 :])
         header, line_feed, payload = data.partition(LINE_FEED)
         try:
-            return _decode_header(json.loads(header), payload if line_feed else None)
+            record = _decode_header(header)
+            return record._replace(payload=payload) if line_feed else record
         except MissingExtraError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -125,16 +136,19 @@ PLAIN: Final[Mapping[str, type]] = {
     "paused": int,
     "missed": int,
     "spread": int,
+    "last": int,
 }
 """Fields that JSON keeps as they are."""
 KNOWN: Final = {"id", "recurrence", "retry", *PLAIN}
 
 
-def _decode_header(fields: dict[str, Any], payload: bytes | None) -> AlarmRecord:
+@lru_cache(maxsize=256)
+def _decode_header(header: bytes) -> AlarmRecord:
+    """Read a header. The last ones are remembered: an alarm that rings is looked at before, for, and after its handler."""
+    fields = json.loads(header)
     found = {name: _of_type(fields[name], kind) for name, kind in PLAIN.items() if name in fields}
     return AlarmRecord(
         _of_type(fields["id"], str),
-        payload,
         recurrence=decode_recurrence(_of_type(fields["recurrence"], dict)) if "recurrence" in fields else None,
         retry=_decode_retry(fields["retry"]) if "retry" in fields else None,
         extra={name: value for name, value in fields.items() if name not in KNOWN} or NOTHING,

@@ -112,9 +112,14 @@ def decode_recurrence(fields: Mapping[str, Any]) -> Recurrence:
     missed = fields.get("missed", "once")
     if "cron" in fields:
         return _cron(fields["cron"], fields["tz"], missed, grace)
-    anchor = fields.get("anchor")
+    return _every(fields["every"], fields.get("anchor"), missed, grace)
+
+
+@lru_cache(maxsize=256)
+def _every(interval: int, anchor: int | None, missed: Any, grace: int | None) -> Every:  # noqa: ANN401 - as in _cron
+    """Make an ``Every``; one that many rooms have is checked once."""
     return Every(
-        timedelta(microseconds=fields["every"]),
+        timedelta(microseconds=interval),
         anchor=None if anchor is None else from_micros(anchor),
         missed=missed,
         grace=_length(grace),

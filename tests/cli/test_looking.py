@@ -39,6 +39,8 @@ codec = JsonCodec([Card])
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     failed: dict[str, Any] = {"scheduled": to_micros(NOW), "retry_count": 7, "error": "ValueError: no", "failed": True}
+    seven_ago, set_back = to_micros(NOW) - 7_000_000, to_micros(NOW) + 60_000_000
+    tick = {"paused": to_micros(NOW), "recurrence": Every(timedelta(minutes=5)), "last": set_back}
     return make_file(
         tmp_path / "rooms.db",
         StoredRoom(ALICE, {"text": "Dear diary", "tags": {"a"}}, [alarm(ALICE, SOON, payload=ENCODE([1]))]),
@@ -47,8 +49,8 @@ def path(tmp_path: Path) -> Path:
             {"text": "hm"},
             [
                 alarm(BOB, None, **failed),
-                alarm(BOB, None, "tick", paused=to_micros(NOW), recurrence=Every(timedelta(minutes=5))),
-                alarm(BOB, timedelta(seconds=8), "again", retry_count=2, error="OSError: gone"),
+                alarm(BOB, None, "tick", **tick),
+                alarm(BOB, timedelta(seconds=8), "again", retry_count=2, error="OSError: gone", last=seven_ago),
             ],
         ),
         StoredRoom(SEVEN, {}, [alarm(SEVEN, LATE, recurrence=Cron("0 9 * * mon", tz="Europe/Oslo"))]),
@@ -120,12 +122,21 @@ def test_a_file_without_rooms_says_so(empty: Path) -> None:
 
 def test_alarms_are_listed_in_the_order_in_which_they_ring(path: Path) -> None:
     assert [
-        "rings          at (UTC)              room         alarm  repeats                       tries  error",
+        (
+            "rings          at (UTC)              room         alarm  repeats                       last ring       tries  "
+            "error"
+        ),
         "2 h late       2029-12-31 22:00:00Z  game/7              cron 0 9 * * mon Europe/Oslo",
-        "in 8 s         2030-01-01 00:00:08Z  draft/bob    again                                    2  OSError: gone",
+        (
+            "in 8 s         2030-01-01 00:00:08Z  draft/bob    again                                failed 7 s ago      2  "
+            "OSError: gone"
+        ),
         "in 1 h 30 min  2030-01-01 01:30:00Z  draft/alice",
-        "failed                               draft/bob                                             7  ValueError: no",
-        "paused                               draft/bob    tick   every 5 min",
+        (
+            "failed                               draft/bob                                         failed              7  "
+            "ValueError: no"
+        ),
+        "paused                               draft/bob    tick   every 5 min                   ok 1 min ahead",
     ] == run("alarms", path).lines
 
 
@@ -155,9 +166,20 @@ def test_an_alarm_is_described_for_machines(path: Path) -> None:
         "scheduled": "2030-01-01T01:30:00+00:00",
         "repeats": None,
         "tries": 0,
+        "last": None,
+        "outcome": None,
         "error": None,
         "payload": [1],
     } == run("alarms", path, "--json").facts[2]
+
+
+def test_how_an_alarm_last_rang_is_told_to_machines(path: Path) -> None:
+    facts = {each["alarm"]: (each["outcome"], each["last"]) for each in run("alarms", path, "--json").facts[1:]}
+    assert {
+        None: ("error", None),
+        "again": ("error", "2029-12-31T23:59:53+00:00"),
+        "tick": ("success", "2030-01-01T00:01:00+00:00"),
+    } == facts
 
 
 def test_an_alarm_that_cannot_be_read_hides_no_other(path: Path) -> None:
@@ -199,6 +221,12 @@ def test_a_room_is_shown_with_its_values_and_alarms(path: Path) -> None:
 def test_what_a_handler_raised_is_told_whole_below_the_room(path: Path) -> None:
     lines = run("show", path, "draft", "bob", width=40).lines
     assert ["", "alarm 'again': OSError: gone", "", "the alarm: ValueError: no"] == lines[-4:]
+    assert [
+        "rings   at (UTC)              alarm  repeats      last ring       tries",
+        "in 8 s  2030-01-01 00:00:08Z  again               failed 7 s ago      2",
+        "failed                                            failed              7",
+        "paused                        tick   every 5 min  ok 1 min ahead",
+    ] == run("show", path, "draft", "bob").lines[7:11]
 
 
 def test_a_room_that_has_alarms_only_is_shown(path: Path) -> None:

@@ -138,9 +138,10 @@ def test_setting_the_recurrence_that_rings_goes_on_with_its_grid() -> None:
     late = NOON + HOUR + 7 * SECOND
     row = new_row(ROOM, "", HOURLY, late, number=2, ringing=hourly())
     assert NOON + 2 * HOUR == due(row)
-    assert TWO == record(row).id
+    assert AlarmRecord(TWO, recurrence=HOURLY, last=late) == record(row)
     other = new_row(ROOM, "", Every(timedelta(hours=2)), late, number=2, ringing=hourly())
     assert late + 2 * HOUR == due(other)
+    assert record(other).outcome is None, "another schedule has not rung yet"
 
 
 # --- what the handler is told ------------------------------------------------
@@ -292,13 +293,13 @@ def test_no_occurrence_rings_twice_and_none_is_uncounted(rings: list[tuple[int, 
 def test_a_failure_is_retried_and_then_kept_with_its_error() -> None:
     policy = RetryPolicy(max_retries=2)
     first = after_failure(once(payload=b"p"), ValueError("no"), policy, NOON, 2, 0.0)
-    assert AlarmRecord(ONE, b"p", NOON, 1, "ValueError: no") == record(first)
+    assert AlarmRecord(ONE, b"p", NOON, 1, "ValueError: no", last=NOON) == record(first)
     assert NOON + 2 * SECOND == due(first)
     second = after_failure(first, ValueError("never"), policy, due(first), 2, 0.5)
     assert NOON + 2 * SECOND + 4.5 * SECOND == due(second)
     kept = after_failure(second, KeyError("x"), policy, due(second), 2, 0.0)
     assert kept.due is None
-    assert AlarmRecord(ONE, b"p", NOON, 3, "KeyError: 'x'", failed=True) == record(kept)
+    assert AlarmRecord(ONE, b"p", NOON, 3, "KeyError: 'x'", failed=True, last=due(second)) == record(kept)
 
 
 def test_an_alarm_of_its_own_policy_does_not_ask_the_room() -> None:
@@ -309,8 +310,41 @@ def test_an_alarm_of_its_own_policy_does_not_ask_the_room() -> None:
 def test_a_recurrence_goes_on_after_its_last_retry_and_remembers_the_error() -> None:
     row = after_failure(hourly(), ValueError("no"), RetryPolicy(max_retries=0), NOON + HOUR, 2, 0.0)
     assert NOON + 2 * HOUR == due(row)
-    assert AlarmRecord(TWO, error="ValueError: no", recurrence=HOURLY) == record(row)
-    assert record(after_success(row, due(row), 3, 0.0)).error is None
+    assert AlarmRecord(TWO, error="ValueError: no", recurrence=HOURLY, last=NOON + HOUR) == record(row)
+    well = record(after_success(row, due(row), 3, 0.0))
+    assert (None, "success", due(row)) == (well.error, well.outcome, well.last)
+
+
+@pytest.mark.parametrize("how", ["success", "error"])
+def test_what_is_done_to_a_recurrence_from_outside_leaves_its_last_outcome(how: str) -> None:
+    late = NOON + HOUR + 7 * SECOND
+    row = after_success(hourly(), late, 2, 0.0)
+    if how == "error":
+        row = after_failure(hourly(), ValueError("no"), RetryPolicy(), late, 2, 0.0)
+    assert row is not None
+    told = how, from_micros(late), "ValueError: no" if how == "error" else None
+    steps = [
+        row,
+        pause(row),
+        resume(pause(row), NOON + 9 * HOUR, 0.0),
+        ring_again(row, late + SECOND, 3),
+        new_row(ROOM, "", HOURLY, late + SECOND, number=3, payload=b"new", current=row),
+        only_once(row),
+    ]
+    for step in steps:
+        assert step is not None
+        info = look_at(step, CODEC)
+        assert told == (info.last_outcome, info.last_time, info.last_error)
+    for when in (Every(timedelta(hours=3)), timedelta()):
+        assert record(new_row(ROOM, "", when, late, number=3, current=row)).outcome is None
+
+
+def test_occurrences_that_are_skipped_leave_the_last_outcome() -> None:
+    row = after_success(hourly(grace=timedelta(minutes=5)), NOON + HOUR, 2, 0.0)
+    assert row is not None
+    skipped = catch_up(row, NOON + 5 * HOUR + 600 * SECOND, 0.0)
+    assert NOON + 6 * HOUR == due(skipped)
+    assert NOON + HOUR == record(skipped).last
 
 
 def test_the_last_occurrence_of_a_recurrence_is_kept_when_it_fails() -> None:
@@ -359,10 +393,16 @@ def test_a_recurrence_that_its_handler_deletes_is_retried_and_does_not_go_on() -
 def test_what_is_known_of_an_alarm_can_be_looked_at() -> None:
     row = new_row(ROOM, "tea", HOURLY, NOON, number=1, payload=CODEC.encode("green"))
     one = from_micros(NOON + HOUR)
-    assert AlarmInfo(ROOM, "tea", "pending", one, one, HOURLY, "green", 0, None) == look_at(row, CODEC)
+    assert AlarmInfo(ROOM, "tea", "pending", one, one, HOURLY, "green", 0, None, None, None) == look_at(row, CODEC)
+    rung, two = after_success(row, NOON + HOUR, 2, 0.0), from_micros(NOON + 2 * HOUR)
+    assert rung is not None
+    assert AlarmInfo(ROOM, "tea", "pending", two, two, HOURLY, "green", 0, "success", one, None) == look_at(rung, CODEC)
     retried = after_failure(once(), ValueError("no"), RetryPolicy(), NOON, 2, 0.0)
     noon, retry = from_micros(NOON), from_micros(NOON + 2 * SECOND)
-    assert AlarmInfo(ROOM, None, "retrying", retry, noon, None, None, 1, "ValueError: no") == look_at(retried, CODEC)
+    error = "ValueError: no"
+    assert AlarmInfo(ROOM, None, "retrying", retry, noon, None, None, 1, "error", noon, error) == look_at(
+        retried, CODEC
+    )
 
 
 def test_an_alarm_that_does_not_ring_says_why() -> None:
@@ -409,7 +449,7 @@ def test_a_failed_alarm_rings_again_with_all_of_its_retries_before_it() -> None:
     kept = after_failure(once(payload=b"p"), ValueError("no"), RetryPolicy(max_retries=0), NOON, 2, 0.0)
     again = ring_again(kept, NOON + HOUR, 3)
     assert NOON + HOUR == due(again)
-    assert AlarmRecord("0000000000000003", b"p", NOON) == record(again)
+    assert AlarmRecord("0000000000000003", b"p", NOON, error="ValueError: no", last=NOON) == record(again)
     assert 1 == record(after_failure(again, ValueError(), RetryPolicy(), NOON + HOUR, 4, 0.0)).retry_count
 
 

@@ -55,6 +55,7 @@ records = st.builds(
     st.integers(0, 100),
     st.integers(0, 100),
     st.none() | retries,
+    instants,
     st.dictionaries(st.text(min_size=1).map("new_{}".format), st.integers() | st.text() | st.lists(st.booleans())),
 )
 
@@ -85,6 +86,20 @@ def test_the_header_is_readable_json_without_what_is_as_usual() -> None:
     }
     assert fields == json.loads(header)
     assert b"payload\nof two lines" == payload
+
+
+def test_a_record_of_before_last_outcomes_were_kept_is_read() -> None:
+    data = b'{"retry_count":1,"error":"ValueError: no","id":"00ff00ff00ff00ff"}'
+    old = AlarmRecord.decode(data)
+    assert AlarmRecord(ID, retry_count=1, error="ValueError: no") == old
+    assert ("error", None) == (old.outcome, old.last)
+    never = AlarmRecord.decode(b'{"id":"00ff00ff00ff00ff","recurrence":{"every":5}}')
+    assert (None, None) == (never.outcome, never.last)
+
+
+def test_how_the_last_ring_went_is_told_by_its_error_and_its_time() -> None:
+    assert "success" == AlarmRecord(ID, last=0).outcome
+    assert "error" == AlarmRecord(ID, last=0, error="ValueError: no").outcome
 
 
 def test_fields_of_a_newer_version_are_carried_along() -> None:
@@ -136,6 +151,7 @@ def test_bytes_that_are_no_record_are_refused(data: bytes) -> None:
         ("paused", None),
         ("missed", []),
         ("spread", "1"),
+        ("last", 0.5),
         ("recurrence", 5),
         ("recurrence", {}),
         ("recurrence", {"every": 0}),
@@ -160,7 +176,7 @@ def test_a_field_that_is_not_as_it_was_written_is_refused(field: str, value: Any
 
 
 def test_a_schedule_whose_extra_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = AlarmRecord(ID, recurrence=Cron("17 4 * * *")).encode()
+    data = AlarmRecord(ID, recurrence=Cron("17 4 * * *")).encode()  # which no other test decodes: it is not remembered
     monkeypatch.setitem(sys.modules, "cronsim", None)
     with pytest.raises(MissingExtraError, match=r"partyroom\[cron\]"):
         AlarmRecord.decode(data)

@@ -82,6 +82,8 @@ async def test_a_raising_handler_is_retried_and_its_alarm_then_kept(
         recurrence=None,
         payload="x",
         retry_count=7,
+        last_outcome="error",
+        last_time=START + MINUTE + sum(DEFAULT_WAITS) * SECOND,
         last_error="LookupError: the rope is torn",
     )
     assert [kept] == await bell.list_alarms() == await bells.parties["bell"].parked_alarms()

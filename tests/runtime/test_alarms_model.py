@@ -107,6 +107,12 @@ class Entry:
     retry_count: int = 0
     paused: float | None = None
     failed: bool = False
+    last: float | None = None
+    error: str | None = None
+
+    @property
+    def outcome(self) -> str | None:
+        return None if self.last is None else "success" if self.error is None else "error"
 
     @property
     def status(self) -> str:
@@ -210,7 +216,9 @@ class Model:
         if entry.interval is not None and entry.missed == "once":
             missed = int(max(0.0, self.now - entry.scheduled) // entry.interval)
         self.rings.append((self.now, room, name, entry.scheduled, entry.retry_count, missed))
+        entry.last, entry.error = self.now, None
         if entry.retry_count < entry.plan["fails"]:
+            entry.error = f"RoomAbortedError: bell/{room}: aborted" if entry.plan["how"] == "abort" else "FailedError"
             self.failure(room, entry)
         else:
             self.success(room, name, entry)
@@ -260,7 +268,10 @@ class Model:
         """Give what should be seen of all alarms."""
         return sorted(
             (
-                (room, name, entry.status, entry.due, entry.scheduled, entry.retry_count, entry.interval, entry.plan)
+                (
+                    *(room, name, entry.status, entry.due, entry.scheduled, entry.retry_count),
+                    *(entry.interval, entry.plan, entry.outcome, entry.last, entry.error),
+                )
                 for (room, name), entry in self.alarms.items()
             ),
             key=lambda each: (each[0], each[1] or ""),
@@ -359,7 +370,9 @@ async def look(harness: Harness) -> list[tuple[Any, ...]]:
 def seen(info: AlarmInfo) -> tuple[Any, ...]:
     interval = info.recurrence.interval.total_seconds() if isinstance(info.recurrence, Every) else None
     times = since(info.next_time), since(info.scheduled_time)
-    return info.room.id, info.name, info.status, *times, info.retry_count, interval, info.payload
+    error = None if info.last_error is None else info.last_error.rpartition(".")[2]
+    outcome = info.last_outcome, since(info.last_time), error
+    return info.room.id, info.name, info.status, *times, info.retry_count, interval, info.payload, *outcome
 
 
 @final

@@ -205,16 +205,19 @@ async def test_it_goes_on_after_its_last_retry_and_remembers_the_error_until_one
     assert [0, 1, 2, 3, 4, 5, 6] == [alarm.retry_count for alarm in tower.alarms]
     assert "a failed" == tower.book[-1][1]
     [info] = await bell.list_alarms()
-    assert ("pending", START + 2 * HOUR, 0, "LookupError: the rope is torn") == (
+    assert ("pending", START + 2 * HOUR, 0, "LookupError: the rope is torn", "error", START + HOUR + 126 * SECOND) == (
         info.status,
         info.next_time,
         info.retry_count,
         info.last_error,
+        info.last_outcome,
+        info.last_time,
     )
     assert [] == await bells.parties["bell"].failed_alarms()
     tower.on_alarm = nothing
     await bells.advance(HOUR)
-    assert [None] == [each.last_error for each in await bell.list_alarms()]
+    [info] = await bell.list_alarms()
+    assert (None, "success", START + 2 * HOUR) == (info.last_error, info.last_outcome, info.last_time)
     assert 2 == len({alarm.id for alarm in tower.alarms})
 
 
