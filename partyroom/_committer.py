@@ -13,11 +13,12 @@ Must never drop a commit that was handed in, unless its room says that it broke.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, final
 
 from anyio import get_cancelled_exc_class
 
+from partyroom._begun import Begun
 from partyroom._core.units import Event, Writes
 from partyroom._native import Loop, OneShot
 from partyroom._workers import Job, Worker
@@ -51,18 +52,20 @@ class CommittingRoom(Protocol):
 
 @final
 class _Batch:
-    """What waits of one room: the writes of one event, or of several in a row."""
+    """What waits of one room: the writes of one event, or of several in a row, and the end of its claim."""
 
-    __slots__ = ("_is_answered", "event", "number", "parts", "room", "writes")
+    __slots__ = ("_is_answered", "event", "number", "parts", "release", "room", "writes")
 
     def __init__(self, room: CommittingRoom, event: Event | None) -> None:
         self.room = room
         self.event = event
-        """Whose writes they are, of the first if they are of several; ``None`` if a claim is to be ended."""
+        """Whose writes they are, of the first if they are of several; ``None`` if there is only a claim to be ended."""
         self.writes = Writes() if event is None else event.layer()
         self.number = 0 if event is None else event.sealed_as
         self.parts: list[Event] | None = None
         """All events, if there are several."""
+        self.release = event is None
+        """Whether the room's claim ends with these."""
         self._is_answered = False
 
     def add(self, event: Event) -> None:
@@ -78,11 +81,15 @@ class _Batch:
 
     def commit(self) -> Commit:
         room, writes = self.room, self.writes
-        return Commit(room.key, room.fence, writes.values, writes.alarms, writes.clear, self.event is None)
+        return Commit(room.key, room.fence, writes.values, writes.alarms, writes.clear, self.release)
 
     def split(self) -> list[_Batch]:
         """Give the same writes event by event."""
-        return [_Batch(self.room, event) for event in self.parts or ()] or [self]
+        if self.parts is None:
+            return [self]
+        split = [_Batch(self.room, event) for event in self.parts]
+        split[-1].release = self.release
+        return split
 
     def events(self) -> Iterable[Event]:
         """Give the events that are stored by it, in order."""
@@ -106,30 +113,6 @@ class _Batch:
     def settle(self) -> None:
         """Hear that each of its parts was answered for itself."""
         self._is_answered = True
-
-
-@final
-class _Step:
-    """A call that was begun outside of any ``await``, and is gone on with inside one, in the same task."""
-
-    __slots__ = ("_first", "_iterator")
-
-    def __init__(self, iterator: Generator[Any, Any, Any], first: object) -> None:
-        self._iterator = iterator
-        self._first = first
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        yielded = self._first
-        try:
-            while True:
-                try:
-                    sent = yield yielded
-                except BaseException as error:  # noqa: BLE001 - the loop's answer is passed on, whatever it is
-                    yielded = self._iterator.throw(error)
-                else:
-                    yielded = self._iterator.send(sent)
-        except StopIteration as done:
-            return done.value
 
 
 @final
@@ -171,8 +154,11 @@ class Committer:
             self._waiting[room] = _Batch(room, event)
 
     def add_release(self, room: CommittingRoom) -> None:
-        """Have a room's claim ended, when it has gone to sleep and has nothing else waiting. Somebody has to ``begin``."""
-        if not self._is_abandoned:
+        """Have a room's claim ended, with what waits of it or by itself; it hands in no more. Somebody has to ``begin``."""
+        batch = self._waiting.get(room)
+        if batch is not None:
+            batch.release = True
+        elif not self._is_abandoned:
             self._waiting[room] = _Batch(room, None)
 
     def drop(self, room: CommittingRoom) -> None:
@@ -237,7 +223,7 @@ class Committer:
             self._give_up(group, error)
             return None
         else:
-            return self._hear(group, _Step(iterator, first))
+            return self._hear(group, Begun(iterator, first))
         return self._ask_apart(again) if again else None
 
     async def _go_on(self, group: list[_Batch], step: Awaitable[None]) -> None:
@@ -279,7 +265,7 @@ class Committer:
 
     # --- what the backend answers --------------------------------------------
 
-    async def _hear(self, group: list[_Batch], step: _Step | None = None) -> None:
+    async def _hear(self, group: list[_Batch], step: Begun | None = None) -> None:
         """Have a group committed, or go on with that, and tell the rooms."""
         try:
             given = await (step or self._ask(group))
@@ -334,7 +320,13 @@ class Committer:
 
 def _are_answers(answers: Any, number: int) -> bool:  # noqa: ANN401 - whatever a plug-in gives
     """Say whether a backend's answers are such: one that breaks its contract must not break the rooms' order."""
+    # A loop, for this is asked of each commit, and ``all`` takes three times as long.
     try:
-        return len(answers) == number and all(error is None or isinstance(error, Exception) for error in answers)
+        if len(answers) != number:
+            return False
+        for error in answers:
+            if error is not None and not isinstance(error, Exception):
+                return False
     except TypeError:
         return False
+    return True

@@ -25,7 +25,7 @@ from anyio.abc import TaskGroup
 
 from partyroom._alarm_loop import AlarmLoop
 from partyroom._committer import Committer
-from partyroom._core.instants import from_micros, to_micros
+from partyroom._core.instants import from_micros, length, length_micros, to_micros
 from partyroom._core.read_cache import CacheBudget
 from partyroom._core.units import Event
 from partyroom._due_alarms import DueAlarms
@@ -33,7 +33,7 @@ from partyroom._figures import count_parties, count_stored, explain
 from partyroom._idle_rooms import IdleRooms
 from partyroom._log import about
 from partyroom._native import Loop, OneShot
-from partyroom._room_clock import ClockParts, microseconds
+from partyroom._room_clock import ClockParts
 from partyroom._room_runner import RoomRunner
 from partyroom._run_tasks import RunTasks
 from partyroom._services import AwakeRoom, Keeper, Probe, RoomFactory, Services
@@ -157,7 +157,7 @@ class Engine(Keeper):
         return round(self._settings.clock.monotonic() * 1_000_000)
 
     async def _sleep(self, due: int, timer: Timer) -> None:
-        await self._settings.clock.sleep(timedelta(microseconds=due - self._ticks()), timer=timer)
+        await self._settings.clock.sleep(length(due - self._ticks()), timer=timer)
 
     async def _sleep_until(self, due: int, timer: Timer) -> None:
         await self._settings.clock.sleep_until(from_micros(due), timer=timer)
@@ -217,13 +217,18 @@ class Engine(Keeper):
         """Hear that nothing keeps a resting room awake: it sleeps later, or at once if only its alarm had woken it."""
         if self.closing or room in self._idle:
             return
-        probe = self._settings.probe
-        if (room.only_rang and not self._rings_soon(room)) or (probe is not None and probe.sleeps_at_once):
+        if self.sleeps_at_once(room):
             # Whoever says so is a worker, or calls one: its claim ends in that one's task.
             self._forget(room)
             return
         self._idle.add(room)
         self._bound_awake(0)
+
+    def sleeps_at_once(self, room: AwakeRoom, /) -> bool:
+        """Say whether a room sleeps as soon as nothing keeps it awake: only its alarm had woken it, or a test wants that."""
+        probe = self._settings.probe
+        is_for_alarm = room.only_rang and not self._rings_soon(room)
+        return not self.closing and (is_for_alarm or (probe is not None and probe.sleeps_at_once))
 
     def _rings_soon(self, room: AwakeRoom) -> bool:
         due = room.state.next_due()
@@ -340,7 +345,7 @@ class Engine(Keeper):
     async def _close(self) -> None:
         """Handle what was accepted, commit it, close the clients; at the deadline, end what still runs."""
         self._scheduling.cancel()
-        due = self._ticks() + microseconds(self._settings.close_timeout)
+        due = self._ticks() + length_micros(self._settings.close_timeout)
         deadline = self._monotonic.call_at(due, Timer(None, "close"), self._cut_off)
         await self._committer.wait_quiet()
         while self._busy:
@@ -421,7 +426,7 @@ class Engine(Keeper):
     def pending_timers(self) -> list[tuple[datetime, Timer]]:
         """Give what waits on the clock in memory: when (wall time, if nobody corrects it), and what it is."""
         now, ticks = self._settings.clock.now(), self._ticks()
-        found = [(now + timedelta(microseconds=entry.due - ticks), entry.timer) for entry in self._monotonic.pending()]
+        found = [(now + length(entry.due - ticks), entry.timer) for entry in self._monotonic.pending()]
         found += [(from_micros(entry.due), entry.timer) for entry in self._wall.pending()]
         return found
 

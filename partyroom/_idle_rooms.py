@@ -16,7 +16,7 @@ from datetime import timedelta
 from itertools import takewhile
 from typing import final
 
-from partyroom._room_clock import microseconds
+from partyroom._core.instants import length, length_micros
 from partyroom._services import AwakeRoom
 from partyroom._timers import Entry, Timers
 from partyroom.types import Timer
@@ -40,7 +40,7 @@ class IdleRooms:
     ) -> None:
         self._timers = timers
         self._ticks = ticks
-        self._timeout = microseconds(timeout)
+        self._timeout = length_micros(timeout)
         self._put_to_sleep = put_to_sleep
         self._since: dict[AwakeRoom, int] = {}
         self._sweeper: Entry | None = None
@@ -68,7 +68,7 @@ class IdleRooms:
     def rest(self, room: AwakeRoom) -> timedelta | None:
         """Say how much longer a room stays awake with nothing to do; ``None`` for one that is not idle."""
         since = self._since.get(room)
-        return None if since is None else timedelta(microseconds=since + self._timeout - self._ticks())
+        return None if since is None else length(since + self._timeout - self._ticks())
 
     def _plan_sweep(self) -> None:
         for room, since in self._since.items():

@@ -22,19 +22,14 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
-from partyroom._core.instants import alarm_time, to_micros
+from partyroom._core.instants import alarm_time, length_micros, to_micros
 from partyroom._native import Loop, OneShot
 from partyroom._timers import Timers
 from partyroom._work import Work
 from partyroom.protocols import Clock, RoomClock
 from partyroom.types import RoomKey, Timer
 
-__all__ = ["ClockParts", "CountedClock", "microseconds"]
-
-
-def microseconds(duration: timedelta) -> int:
-    """Give a length of time as a whole number of microseconds."""
-    return duration // timedelta(microseconds=1)
+__all__ = ["ClockParts", "CountedClock"]
 
 
 @final
@@ -78,7 +73,7 @@ class CountedClock(RoomClock):
         if duration <= timedelta():
             await checkpoint()
             return
-        await self._wait(self._parts.monotonic_timers, self._parts.ticks() + microseconds(duration))
+        await self._wait(self._parts.monotonic_timers, self._parts.ticks() + length_micros(duration))
 
     @override
     async def sleep_until(self, when: datetime, /) -> None:
@@ -125,7 +120,7 @@ class _Deadline:
     def __init__(self, parts: ClockParts, room: RoomKey, scope: CancelScope, duration: timedelta) -> None:
         self._parts = parts
         self._scope = scope
-        due = parts.ticks() + microseconds(duration)
+        due = parts.ticks() + length_micros(duration)
         self._entry = parts.monotonic_timers.call_at(due, Timer(room, "timeout"), self._pass)
 
     def _pass(self) -> None:

@@ -24,12 +24,14 @@ from anyio import get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
 
 from partyroom._background import BackgroundTasks
+from partyroom._begun import Begun
+from partyroom._core.instants import length_micros
 from partyroom._core.mailbox import Mailbox
 from partyroom._core.output_gate import OutputGate
 from partyroom._core.units import CURRENT, Event, Unit
 from partyroom._handlers import begin_handler, callback, run_on_alarm_failed, run_on_close, run_on_error
+from partyroom._native import OneShot
 from partyroom._ringing import conclude, find_due, keep_ringing, now, set_ringing
-from partyroom._room_clock import microseconds
 from partyroom._room_context import Context
 from partyroom._room_state import RoomState
 from partyroom._sealing import broken, confirm, fail_sealed, seal
@@ -68,7 +70,9 @@ class RoomRunner:
         "_hibernates",
         "_is_active",
         "_is_gone",
+        "_is_leaving",
         "_is_started",
+        "_left",
         "_worker",
         "connections",
         "context",
@@ -105,6 +109,10 @@ class RoomRunner:
         self._is_started = False
         self._is_active = False
         self._is_gone = False
+        self._is_leaving = False
+        """Whether its claim ends with the commit that waits now, so that what comes meanwhile begins anew behind it."""
+        self._left: OneShot[None] | None = None
+        """Where that waits."""
         self.sealed = 0
         self._worker: Worker | None = None
         self._background: BackgroundTasks | None = None
@@ -271,7 +279,7 @@ class RoomRunner:
         try:
             if self._is_ready_for(event) or await self._prepare(event):
                 self._begin(event)
-                event.result = await begin_handler(event, self)
+                event.result = await self._run(event)
         except Exception as error:  # noqa: BLE001 - told to whoever waits for the event
             event.error = error
         except BaseException as error:
@@ -284,7 +292,7 @@ class RoomRunner:
 
     def _is_ready_for(self, event: Event) -> bool:
         """Say whether an event may begin at once, as most do: awake, and no alarm to look for."""
-        return self._is_started and event.kind != "ring"
+        return self._is_started and event.kind != "ring" and not self._is_leaving
 
     async def _prepare(self, event: Event) -> bool:
         """Wake the room as far as an event needs it; ``False`` if there is nothing left to handle."""
@@ -299,19 +307,34 @@ class RoomRunner:
     def _begin(self, event: Event) -> None:
         """Let what runs from here on be part of ``event``."""
         services = self.services
-        limit = services.limits.alarm_timeout if event.kind == "ring" else services.limits.event_timeout
-        if limit is not None:
-            self._limit_time(event, limit)
         CURRENT.set(event)
         event.since = services.monotonic()
         if services.probe is not None:
             services.probe.event_began(event)
 
+    def _run(self, event: Event) -> Awaitable[Any]:
+        """Run an event's handler; to be awaited at once."""
+        limits = self.services.limits
+        limit = limits.alarm_timeout if event.kind == "ring" else limits.event_timeout
+        running = begin_handler(event, self)
+        return running if limit is None else self._run_in_time(event, running, limit)
+
+    async def _run_in_time(self, event: Event, running: Awaitable[Any], limit: timedelta) -> Any:  # noqa: ANN401 - the handler's own result
+        steps: Any = running.__await__()
+        try:
+            first = next(steps)
+        except StopIteration as done:
+            return done.value
+        # Only what waits can be ended, and most handlers never do: a timer for each would be a twentieth of a ring.
+        self._limit_time(event, limit)
+        return await Begun(steps, first)
+
     # --- an event that is ended from outside ---------------------------------
 
     def _limit_time(self, event: Event, limit: timedelta) -> None:
         clock = self.services.clock
-        due = clock.ticks() + microseconds(limit)
+        assert event.since is not None
+        due = round(event.since * 1_000_000) + length_micros(limit)
         timer = Timer(self.key, "timeout", event.name)
         self._deadline = clock.monotonic_timers.call_at(due, timer, partial(self._time_out, event, limit))
 
@@ -381,7 +404,10 @@ class RoomRunner:
     # --- the instance's life -------------------------------------------------
 
     async def _claim(self) -> None:
-        """Take the room, if it is not taken yet."""
+        """Take the room, if it is not taken yet, or about to be left."""
+        if self._is_leaving:
+            left = self._left = self.services.loop.one_shot()
+            await left
         if not self.fence:
             self.fence = await self.services.backend.claim(self.key)
 
@@ -423,7 +449,7 @@ class RoomRunner:
         self.running = event
         self._begin(event)
         try:
-            await begin_handler(event, self)
+            await self._run(event)
         except BaseException as error:
             event.error = error
             raise
@@ -479,6 +505,8 @@ class RoomRunner:
         if probe is not None:
             probe.event_ended(event)
         seal(self, event)
+        if event.kind == "ring" and event.sealed_as:
+            self._leave_with_it()
         if event.error is not None:
             self._report(event, event.error)
         if event.cut is not None:
@@ -487,6 +515,15 @@ class RoomRunner:
         elif probe is not None and probe.sleeps_at_once and event.kind != "start" and self._may_forget():
             self.discard()
 
+    def _leave_with_it(self) -> None:
+        """Have the claim end with the ring that was just sealed, if the room will sleep once that is stored.
+
+        A commit of its own for each release would be half of what a burst of alarms costs the backend.
+        """
+        if not len(self.mailbox) and self._may_forget() and self.services.keeper.sleeps_at_once(self):
+            self._is_leaving = True
+            self.services.committer.add_release(self)
+
     def seal(self, event: Event) -> None:
         """Let an ended event leave when everything before it, and its own writes, are durable (G4)."""
         seal(self, event)
@@ -494,23 +531,36 @@ class RoomRunner:
     def stored(self, number: int) -> None:
         """Hear that everything up to the commit of this number is durable."""
         confirm(self, number)
+        if self._is_leaving and number == self.sealed:
+            self._lose_claim()
         self._settle()
 
     def refused(self, error: BaseException) -> None:
         """Hear that a commit was refused, or that its outcome is unknown: nothing computed on it survives (G5)."""
         self.services.committer.drop(self)
-        self.fence = 0
-        self.state.reset()
-        self.discard()
+        # What waits for the end of the claim was computed on nothing of it, and goes on.
+        is_computed = self._left is None
+        self._lose_claim()
         fail_sealed(self, error)
         self.services.keeper.event_failed(Event(self, "commit", "commit"), broken(self, error))
         for connection in self.connections.select():
             connection.end(INTERNAL_ERROR, "the room broke", was_clean=False)
-        self.cut(broken(self, error))
+        if is_computed:
+            self.cut(broken(self, error))
         # Which alarms are stored now, nobody knows: the room is to look, but not at once. A full disk would have one ring
         # again and again without a pause.
         self.services.keeper.ring_failed_to_start(self.key)
         self._settle()
+
+    def _lose_claim(self) -> None:
+        """Hear that what is known of the room may be true no longer: the next event claims it, and begins anew."""
+        self.fence = 0
+        self.state.reset()
+        self.discard()
+        self._is_leaving = False
+        if self._left is not None:
+            left, self._left = self._left, None
+            left.set(None)
 
     def _report(self, event: Event, error: BaseException) -> None:
         """Let ``on_error`` hear of an error in a connection's callback, as the very next event; tell the keeper of any other."""

@@ -105,6 +105,10 @@ class Keeper(Protocol):
         """Hear that nothing keeps a resting room awake."""
         ...
 
+    def sleeps_at_once(self, room: AwakeRoom, /) -> bool:
+        """Say whether a room sleeps as soon as nothing keeps it awake."""
+        ...
+
     def task_ended(self) -> None:
         """Hear that a background task of some room has ended."""
         ...

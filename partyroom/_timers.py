@@ -16,31 +16,35 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 from anyio import CancelScope
 
 from partyroom._native import Loop, OneShot
 from partyroom._work import Work
-from partyroom.types import Timer
+from partyroom.types import RoomKey, Timer
 
 __all__ = ["Entry", "Timers"]
 
 FEW: Final = 64
 """A heap of no more entries than this is never worth cleaning."""
+NOWHERE: Final = RoomKey("", "")
+
+Rank: TypeAlias = tuple[int, float, RoomKey, str, str, int]
 
 
 @final
 class Entry:
     """One timer; ``cancel`` it if it is no longer wanted."""
 
-    __slots__ = ("_owner", "_rank", "call", "due", "timer")
+    __slots__ = ("_owner", "call", "due", "rank", "timer")
 
     def __init__(  # noqa: PLR0917 - a timer's parts, given in one place
         self, owner: Timers, due: int, timer: Timer, tie: float, rank: int, call: Callable[[], object]
     ) -> None:
         self._owner = owner
-        self._rank = (due, tie, timer.room or ("", ""), timer.kind, timer.name, rank)
+        self.rank = (due, tie, timer.room or NOWHERE, timer.kind, timer.name, rank)
+        """What puts it in order: no two are equal."""
         self.due = due
         """When, in microseconds of its line."""
         self.timer = timer
@@ -52,9 +56,6 @@ class Entry:
         if self.call is not None:
             self.call = None
             self._owner.forget(self)
-
-    def __lt__(self, other: Entry) -> bool:
-        return self._rank < other._rank
 
 
 @final
@@ -71,7 +72,8 @@ class Timers:
         self._work = work
         self._now = now
         self._sleep = sleep
-        self._heap: list[Entry] = []
+        self._heap: list[tuple[Rank, Entry]] = []
+        """In the order of the ranks, so that no entry is ever asked which comes first."""
         self._dead = 0
         self._ranks = count()
         self._is_up = True
@@ -87,13 +89,13 @@ class Timers:
         """Have ``call()`` called at ``due``, in microseconds of this line, or after."""
         tie = 0.0 if self._loop.tie is None else self._loop.tie()
         entry = Entry(self, due, timer, tie, next(self._ranks), call)
-        heappush(self._heap, entry)
+        heappush(self._heap, (entry.rank, entry))
         # Looked at is what the sleeper sleeps for, also if that was cancelled since.
         if self._parked is not None:
             self._get_up()
             self._parked.set(None)
             self._parked = None
-        elif self._target is not None and entry < self._target:
+        elif self._target is not None and entry.rank < self._target.rank:
             self._get_up()
             self._sleeping.cancel()
             self._target = None
@@ -101,7 +103,7 @@ class Timers:
 
     def pending(self) -> list[Entry]:
         """Give the timers that wait, in the order in which they will be called."""
-        return sorted(entry for entry in self._heap if entry.call is not None)
+        return [entry for _, entry in sorted(self._heap) if entry.call is not None]
 
     def is_cancelled(self, timer: Timer) -> bool:
         """Say whether ``timer`` is what the sleeper sleeps for, and is no longer wanted."""
@@ -112,7 +114,7 @@ class Timers:
         self._cancelled = entry
         self._dead += 1
         if self._dead * 2 > len(self._heap) > FEW:
-            self._heap = [entry for entry in self._heap if entry.call is not None]
+            self._heap = [place for place in self._heap if place[1].call is not None]
             heapify(self._heap)
             self._dead = 0
 
@@ -151,10 +153,10 @@ class Timers:
             call()
 
     def _first(self) -> Entry | None:
-        while self._heap and self._heap[0].call is None:
+        while self._heap and self._heap[0][1].call is None:
             heappop(self._heap)
             self._dead -= 1
-        return self._heap[0] if self._heap else None
+        return self._heap[0][1] if self._heap else None
 
     def _still_to_come(self) -> Entry | None:
         """Give what was cancelled last, if its time is still to come: the sleeper may as well sleep for that.

@@ -47,11 +47,13 @@ HOLDER: Final[ContextVar[Holder | None]] = ContextVar("partyroom_holder", defaul
 class Work:
     """Counts the work in flight of one runtime."""
 
-    __slots__ = ("_loop", "_waiters", "count", "hosts", "on_host_waits")
+    __slots__ = ("_lent", "_loop", "_waiters", "count", "hosts", "on_host_waits")
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._waiters: list[OneShot[None]] = []
+        self._lent = 0
+        """How many counted tasks wait, with their token given back."""
         self.count = 0
         self.hosts = 0
         """How many tasks of the host wait for something of this runtime."""
@@ -90,8 +92,9 @@ class Work:
             waiter: OneShot[None] = self._loop.one_shot()
             self._waiters.append(waiter)
             await waiter
-            # A task that was cancelled, rather than answered, takes its token back in its own next step: let it.
-            await checkpoint()
+            if self._lent:
+                # One that was cancelled, rather than answered, takes its token back in its own next step: let it.
+                await checkpoint()
 
     def wait(self, shot: OneShot[T]) -> Awaitable[T]:
         """Wait for a result, with this task's token given back meanwhile; to be awaited at once.
@@ -111,10 +114,12 @@ class Work:
 
     async def _lend(self, shot: OneShot[T]) -> T:
         shot.on_done = self.take
+        self._lent += 1
         self.give()
         try:
             return await shot
         finally:
+            self._lent -= 1
             if not shot.done:
                 # Cancelled with nothing answered: the token is taken back here, not by a late answer.
                 shot.on_done = None

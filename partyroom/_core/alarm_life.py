@@ -19,8 +19,8 @@ from datetime import timedelta
 from traceback import format_exception_only
 from typing import Final, Literal
 
-from partyroom._core.alarm_record import AlarmRecord, usual_record
-from partyroom._core.instants import HIGHEST, alarm_time, from_micros, length_micros
+from partyroom._core.alarm_record import AlarmRecord, is_usual, usual_record
+from partyroom._core.instants import HIGHEST, alarm_time, from_micros, length, length_micros
 from partyroom._core.recurrence import count_since, first_after, next_after
 from partyroom._core.retry import next_retry
 from partyroom.errors import AlarmTimeError, DecodeError, MissingExtraError
@@ -143,6 +143,8 @@ def catch_up(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
     Gives the row to ring, or to store if it is not due any more; ``None`` if there are no more occurrences. A ring
     that is being retried is never skipped.
     """
+    if is_usual(row.data):
+        return row
     record = AlarmRecord.decode(row.data)
     recurrence = record.recurrence
     if recurrence is None or recurrence.grace is None or row.due is None or record.retry_count:
@@ -172,12 +174,14 @@ def describe(row: AlarmRow, codec: Codec, now: int) -> Alarm:
         record.retry_count,
         None if record.payload is None else codec.decode(record.payload),
         missed,
-        timedelta(microseconds=max(0, now - scheduled)),
+        length(max(0, now - scheduled)),
     )
 
 
 def after_success(row: AlarmRow, now: int, number: int, chance: float) -> AlarmRow | None:
     """Give what is stored of an alarm whose handler returned and did not set it: its next occurrence, or nothing."""
+    if is_usual(row.data):
+        return None
     record = AlarmRecord.decode(row.data)
     return _go_on(row, record._replace(error=None, last=now), now, number, chance)
 

@@ -24,7 +24,7 @@ from partyroom.errors import DecodeError, MissingExtraError
 from partyroom.recurrence import Recurrence
 from partyroom.types import RetryPolicy
 
-__all__ = ["AlarmRecord", "usual_record"]
+__all__ = ["AlarmRecord", "is_usual", "usual_record"]
 
 LINE_FEED: Final = b"\n"
 """What ends the header; JSON writes none of its own."""
@@ -100,11 +100,8 @@ class AlarmRecord(NamedTuple):
 
         Raises :class:`MissingExtraError` for an alarm set with a ``Cron``, where that extra is not installed.
         """
-        if data.startswith(USUAL_START) and data[END_AT] == USUAL_END and data[ID_AT].isalnum():
-            if len(data) == LENGTH:
-                return AlarmRecord(data[ID_AT].decode())
-            if data[LENGTH : LENGTH + 1] == LINE_FEED:
-                return AlarmRecord(data[ID_AT].decode(), data[LENGTH + 1 :])
+        if is_usual(data):
+            return AlarmRecord(data[ID_AT].decode(), None if len(data) == LENGTH else data[LENGTH + 1 :])
         header, line_feed, payload = data.partition(LINE_FEED)
         try:
             record = _decode_header(header)
@@ -114,6 +111,16 @@ class AlarmRecord(NamedTuple):
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             message = f"no record of an alarm: {header[:200]!r}"
             raise DecodeError(message) from error
+
+
+def is_usual(data: bytes) -> bool:
+    """Say whether these are the bytes of a usual record: set for the row's due time, once, and with no history."""
+    return (
+        data.startswith(USUAL_START)
+        and data[END_AT] == USUAL_END
+        and (len(data) == LENGTH or data[LENGTH : LENGTH + 1] == LINE_FEED)
+        and data[ID_AT].isalnum()
+    )
 
 
 def usual_record(number: int, payload: bytes | None) -> bytes:

