@@ -1,8 +1,8 @@
 """One awake room: one event at a time, from its mailbox to its output gate.
 
-Owns the room's instance and its life, the event that runs now, and what happens
-when an event ends: its writes are sealed and handed on to be committed, its
-outputs wait at the gate.
+Owns the event that runs now, and what happens when an event ends: its writes are
+sealed and handed on to be committed, its outputs wait at the gate. The instance
+that events run in is :class:`~partyroom._room_life.RoomLife`'s.
 
 Promises G1 to G6 and G9 to G12 for its one room: an event begins when the one
 before it has ended, what it wrote and sent takes effect together or not at all,
@@ -22,18 +22,14 @@ from typing import Any, Final, NoReturn, final
 
 from anyio import get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
+from typing_extensions import override
 
-from partyroom._background import BackgroundTasks
 from partyroom._begun import Begun
 from partyroom._core.instants import length_micros
-from partyroom._core.mailbox import Mailbox
-from partyroom._core.output_gate import OutputGate
 from partyroom._core.units import CURRENT, Event, Unit
 from partyroom._handlers import begin_handler, callback, run_on_alarm_failed, run_on_close, run_on_error
-from partyroom._native import OneShot
 from partyroom._ringing import conclude, find_due, keep_ringing, now, set_ringing
-from partyroom._room_context import Context
-from partyroom._room_state import RoomState
+from partyroom._room_life import RoomLife
 from partyroom._sealing import broken, confirm, fail_sealed, seal
 from partyroom._services import RoomFactory, Services
 from partyroom._timers import Entry
@@ -43,12 +39,10 @@ from partyroom.errors import (
     ConnectRejectedError,
     EventCancelledError,
     EventTimeoutError,
-    OutsideEventError,
     RoomAbortedError,
     RoomBrokenError,
     RuntimeClosedError,
 )
-from partyroom.protocols import Room
 from partyroom.types import Alarm, AlarmRow, RoomKey, Timer
 
 __all__ = ["RoomRunner"]
@@ -60,66 +54,16 @@ INTERNAL_ERROR: Final = 1011
 
 
 @final
-class RoomRunner:
+class RoomRunner(RoomLife):
     """One awake room."""
 
-    __slots__ = (
-        "_background",
-        "_deadline",
-        "_factory",
-        "_hibernates",
-        "_is_active",
-        "_is_gone",
-        "_is_leaving",
-        "_is_started",
-        "_left",
-        "_worker",
-        "connections",
-        "context",
-        "fence",
-        "gate",
-        "instance",
-        "key",
-        "mailbox",
-        "only_rang",
-        "running",
-        "sealed",
-        "services",
-        "state",
-    )
+    __slots__ = ("_deadline", "_is_active", "_worker")
 
     def __init__(self, key: RoomKey, services: Services, factory: RoomFactory, connections: Connections) -> None:
-        self.key = key
-        self.services = services
-        self.state = RoomState(key, services.backend, services.cache)
-        self.connections = connections
-        connections.place = self
-        self.mailbox = Mailbox(services.limits.mailbox)
-        self.gate = OutputGate()
-        self.context = Context(self)
-        self.instance: Room | None = None
-        self.running: Event | None = None
-        self.fence = 0
-        """The number to commit with; 0 while the room is not claimed, so that nothing is known of what is stored."""
-        self.only_rang = True
-        """Whether nothing but its alarm has woken the room, so that it may sleep again at once."""
-        self._factory = factory
-        # Nobody sleeps with clients but those who hibernate: so it is known before there is an instance to ask.
-        self._hibernates = len(connections) > 0
-        self._is_started = False
+        super().__init__(key, services, factory, connections)
         self._is_active = False
-        self._is_gone = False
-        self._is_leaving = False
-        """Whether its claim ends with the commit that waits now, so that what comes meanwhile begins anew behind it."""
-        self._left: OneShot[None] | None = None
-        """Where that waits."""
-        self.sealed = 0
         self._worker: Worker | None = None
-        self._background: BackgroundTasks | None = None
         self._deadline: Entry | None = None
-
-    def __repr__(self) -> str:
-        return f"<room {self.key}>"
 
     # --- what comes in -------------------------------------------------------
 
@@ -176,27 +120,9 @@ class RoomRunner:
         return self._is_active and not self._is_started
 
     @property
-    def hibernates(self) -> bool:
-        """Whether clients do not keep it awake."""
-        return self._hibernates
-
-    @property
-    def background(self) -> BackgroundTasks | tuple[()]:
-        """The tasks that it has started beside its events."""
-        return () if self._background is None else self._background
-
-    @property
     def may_sleep(self) -> bool:
         """Whether nothing keeps the room awake: no event, no background task, no unanswered commit, no client it has to be awake for."""
-        return not self._is_active and self.gate.is_open and self._may_forget()
-
-    def _may_forget(self) -> bool:
-        """Say whether another instance could take over between two events."""
-        return not self._background and (self._hibernates or not len(self.connections))
-
-    def can_ring(self) -> bool:
-        """Say whether the room's class has an ``on_alarm``."""
-        return callback(self.instance, "on_alarm") is not None
+        return not self._is_active and self.gate.is_open and self.may_forget()
 
     def unfinished(self) -> list[Event]:
         """Give the event that runs and those that wait."""
@@ -292,16 +218,16 @@ class RoomRunner:
 
     def _is_ready_for(self, event: Event) -> bool:
         """Say whether an event may begin at once, as most do: awake, and no alarm to look for."""
-        return self._is_started and event.kind != "ring" and not self._is_leaving
+        return self._is_started and event.kind != "ring" and not self.is_leaving
 
     async def _prepare(self, event: Event) -> bool:
         """Wake the room as far as an event needs it; ``False`` if there is nothing left to handle."""
         if event.kind == "ring":
             return await self._prepare_ring(event)
         if event.kind == "steer":
-            await self._claim()
+            await self.claim()
         else:
-            await self._wake(event)
+            await self.wake(event)
         return True
 
     def _begin(self, event: Event) -> None:
@@ -378,8 +304,8 @@ class RoomRunner:
             self.running.reply.fail(error)
         self.cut_off(error)
 
+    @override
     def abort(self, reason: str) -> NoReturn:
-        """Throw the instance away, and end the running event."""
         error = RoomAbortedError(f"{self.key}: aborted{': ' if reason else ''}{reason}")
         if self.running is None:
             self.discard()
@@ -401,47 +327,8 @@ class RoomRunner:
         assert self._worker is not None
         return isinstance(error, get_cancelled_exc_class()) and self._worker.scope.cancel_called
 
-    # --- the instance's life -------------------------------------------------
-
-    async def _claim(self) -> None:
-        """Take the room, if it is not taken yet, or about to be left."""
-        if self._is_leaving:
-            left = self._left = self.services.loop.one_shot()
-            await left
-        if not self.fence:
-            self.fence = await self.services.backend.claim(self.key)
-
-    async def _wake(self, event: Event) -> None:
-        """Start the room for ``event``, before the eyes of whoever looks on."""
-        probe = self.services.probe
-        if probe is None:
-            await self._start(event)
-            return
-        failure: BaseException | None = None
-        probe.wake_began(event)
-        try:
-            await self._start(event)
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            probe.wake_ended(event, failure)
-
-    async def _start(self, event: Event) -> None:
-        """Start the room: constructor, then ``on_start`` to its end, as an event of its own (G2)."""
-        await self._claim()
-        try:
-            self.instance = self._factory(self.context)
-            self._hibernates = bool(getattr(self.instance, "hibernate", False))
-            on_start = callback(self.instance, "on_start")
-            if on_start is not None:
-                await self._run_start(on_start, event)
-        except BaseException:
-            self.discard()
-            raise
-        self._is_started = True
-
-    async def _run_start(self, on_start: Callable[[], Awaitable[Any]], waiting: Event) -> None:
+    @override
+    async def run_start(self, on_start: Callable[[], Awaitable[Any]], waiting: Event) -> None:
         # As if called by the event that waits for it: whoever waits for that one, waits for this one.
         event = Event(self, "start", "on_start", lambda _: on_start(), caller=waiting)
         event.begun = True
@@ -464,26 +351,6 @@ class RoomRunner:
         if event.error is not None:
             raise event.error
 
-    def discard(self) -> None:
-        """Throw the instance away: the next event starts a fresh one. Clients stay connected (G3)."""
-        if self._is_started and self.services.probe is not None:
-            self.services.probe.room_slept(self.key)
-        self.instance = None
-        self._is_started = False
-        if self._background:
-            self._background.cancel()
-
-    def sleep(self) -> None:
-        """Leave memory; called by the keeper, when nothing keeps the room awake."""
-        self._is_gone = True
-        self.discard()
-        self.connections.place = None
-        self.state.close()
-        # It names the room: together they would be garbage that only the collector frees.
-        del self.context
-        if self.fence:
-            self.services.committer.add_release(self)
-
     # --- the end of an event -------------------------------------------------
 
     def _finish(self, event: Event) -> None:
@@ -492,15 +359,7 @@ class RoomRunner:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        if event.cut is not None:
-            event.error = event.cut
-        if event.error is not None:
-            event.writes = event.outputs = None
-        if event.kind == "close" or (event.kind == "connect" and event.error is not None):
-            # Also where the handler was not reached.
-            self.connections.discard(event.subject)
-        if event.ringing is not None:
-            self._conclude_ring(event)
+        self._conclude(event)
         probe = self.services.probe
         if probe is not None:
             probe.event_ended(event)
@@ -512,17 +371,33 @@ class RoomRunner:
         if event.cut is not None:
             self.discard()
             self.services.work.give()
-        elif probe is not None and probe.sleeps_at_once and event.kind != "start" and self._may_forget():
+        elif probe is not None and probe.sleeps_at_once and event.kind != "start" and self.may_forget():
             self.discard()
+
+    def _conclude(self, event: Event) -> None:
+        """Decide what an event comes to: one that failed has written and sent nothing, but what becomes of its alarm."""
+        if event.cut is not None:
+            event.error = event.cut
+        if event.error is not None:
+            event.writes = event.outputs = None
+        if event.kind == "close" or (event.kind == "connect" and event.error is not None):
+            # Also where the handler was not reached.
+            self.connections.discard(event.subject)
+        if event.ringing is not None:
+            self._conclude_ring(event)
 
     def _leave_with_it(self) -> None:
         """Have the claim end with the ring that was just sealed, if the room will sleep once that is stored.
 
         A commit of its own for each release would be half of what a burst of alarms costs the backend.
         """
-        if not len(self.mailbox) and self._may_forget() and self.services.keeper.sleeps_at_once(self):
-            self._is_leaving = True
-            self.services.committer.add_release(self)
+        if not len(self.mailbox) and self.may_forget() and self.services.keeper.sleeps_at_once(self):
+            self.is_leaving = True
+            self.release()
+
+    @override
+    def release(self) -> None:
+        self.services.committer.add_release(self)
 
     def seal(self, event: Event) -> None:
         """Let an ended event leave when everything before it, and its own writes, are durable (G4)."""
@@ -531,8 +406,8 @@ class RoomRunner:
     def stored(self, number: int) -> None:
         """Hear that everything up to the commit of this number is durable."""
         confirm(self, number)
-        if self._is_leaving and number == self.sealed:
-            self._lose_claim()
+        if self.is_leaving and number == self.sealed:
+            self.lose_claim()
         self._settle()
 
     def refused(self, error: BaseException) -> None:
@@ -540,7 +415,7 @@ class RoomRunner:
         self.services.committer.drop(self)
         # What waits for the end of the claim was computed on nothing of it, and goes on.
         is_computed = self._left is None
-        self._lose_claim()
+        self.lose_claim()
         fail_sealed(self, error)
         self.services.keeper.event_failed(Event(self, "commit", "commit"), broken(self, error))
         for connection in self.connections.select():
@@ -551,16 +426,6 @@ class RoomRunner:
         # again and again without a pause.
         self.services.keeper.ring_failed_to_start(self.key)
         self._settle()
-
-    def _lose_claim(self) -> None:
-        """Hear that what is known of the room may be true no longer: the next event claims it, and begins anew."""
-        self.fence = 0
-        self.state.reset()
-        self.discard()
-        self._is_leaving = False
-        if self._left is not None:
-            left, self._left = self._left, None
-            left.set(None)
 
     def _report(self, event: Event, error: BaseException) -> None:
         """Let ``on_error`` hear of an error in a connection's callback, as the very next event; tell the keeper of any other."""
@@ -585,13 +450,13 @@ class RoomRunner:
         wanted: AlarmRow | None = event.subject
         event.subject = None
         try:
-            await self._claim()
+            await self.claim()
             until = now(self)
             row = await find_due(self, wanted, until)
             if row is None:
                 return False
             if not self._is_started:
-                await self._wake(event)
+                await self.wake(event)
                 row = await find_due(self, row, until)
         except BaseException:
             # Not the alarm's fault, so no retry of it is used up: it is stored as it was.
@@ -620,8 +485,8 @@ class RoomRunner:
 
     # --- what a room asks for ------------------------------------------------
 
+    @override
     async def sync(self, unit: Unit) -> None:
-        """Commit what the running event has done so far (G3)."""
         if unit.parent is not None:
             message = f"{self.key}: sync() inside a transaction or a nested event"
             raise RuntimeError(message)
@@ -637,20 +502,8 @@ class RoomRunner:
         self.services.committer.call_worker()
         await self.services.work.wait(part.reply)
 
-    def start_soon(self, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
-        """Start a background task, outside of any event (G6a)."""
-        self.check_is_awake()
-        if self._background is None:
-            self._background = BackgroundTasks(self, self.services, self._background_ended)
-        self._background.start(fn, args)
-
-    def _background_ended(self) -> None:
+    @override
+    def task_ended(self) -> None:
         self.services.keeper.task_ended()
         self._settle()
         self.services.committer.call_worker()
-
-    def check_is_awake(self) -> None:
-        """Refuse what is asked by code of an instance that has left memory: another may be awake by now."""
-        if self._is_gone:
-            message = f"{self.key}: this instance has left memory; reach the room by its handle"
-            raise OutsideEventError(message)
