@@ -17,7 +17,15 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
-from partyroom._core.alarm_life import after_failure, after_success, catch_up, describe, is_given_up, only_once
+from partyroom._core.alarm_life import (
+    after_failure,
+    after_success,
+    catch_up,
+    describe,
+    is_given_up,
+    only_once,
+    rings_once,
+)
 from partyroom._core.instants import to_micros
 from partyroom._core.units import Event, Writes
 from partyroom._room_state import RoomState
@@ -105,10 +113,10 @@ def conclude(room: RingingRoom, event: Event) -> bool:
     if error is None:
         writes = event.layer()
         if row.name not in writes.alarms:
-            following = (
-                None if writes.clear else after_success(row, now(room), random.getrandbits(NUMBER), random.random())
+            is_last = writes.clear or rings_once(row)
+            writes.alarms[row.name] = (
+                None if is_last else after_success(row, now(room), random.getrandbits(NUMBER), random.random())
             )
-            writes.alarms[row.name] = following
         return False
     if isinstance(event.cut, RoomBrokenError | RuntimeClosedError):
         # Not the handler's fault, unlike the same errors of another room that it let out: the alarm is stored as it

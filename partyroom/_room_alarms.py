@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from typing_extensions import override
 
@@ -36,6 +36,8 @@ from partyroom.recurrence import Recurrence
 from partyroom.types import AlarmRow, RetryPolicy
 
 __all__ = ["RoomAlarms", "StorageOwner"]
+
+NO_SPREAD: Final = timedelta()
 
 
 class StorageOwner(Place, Protocol):
@@ -98,7 +100,7 @@ class RoomAlarms(Storage):
         name: str | None = None,
         payload: object = None,
         retry: RetryPolicy | None = None,
-        spread: timedelta = timedelta(),
+        spread: timedelta = NO_SPREAD,
     ) -> None:
         unit = self._unit()
         row_name = self._name(name)
@@ -134,6 +136,9 @@ class RoomAlarms(Storage):
     def _check_policies(self, name: str, retry: object, spread: object) -> None:
         """Refuse what is no policy, now rather than when the alarm has rung."""
         room_policy = getattr(self._room.instance, "alarm_retry", None)
+        if retry is None and room_policy is Room.alarm_retry and spread is NO_SPREAD:
+            # Nearly all alarms, and those that are moved with every event.
+            return
         for policy, what in ((retry, "retry"), (room_policy, "the room's alarm_retry")):
             if policy is not None and not isinstance(policy, RetryPolicy):
                 message = f"{self._alarm(name)}: {what} must be a RetryPolicy, not {type(policy).__name__}"
@@ -202,13 +207,20 @@ class RoomAlarms(Storage):
         return to_micros(self._room.services.clock.clock.now())
 
     async def _find_alarm(self, unit: Unit, name: str) -> AlarmRow | None:
+        state = self._room.state
         # Read in any case: an event that changes an alarm is sealed only when all are known.
-        table = await self._room.state.alarms()
-        for writes in unit.layers():
-            if name in writes.alarms:
-                return writes.alarms[name]
-            if writes.clear:
-                return None
+        table = state.known_alarms
+        if table is None:
+            table = await state.alarms()
+        step: Unit | None = unit
+        while step is not None:
+            writes = step.writes
+            if writes is not None:
+                if name in writes.alarms:
+                    return writes.alarms[name]
+                if writes.clear:
+                    return None
+            step = step.parent
         ringing = unit.root.ringing
         if ringing is not None and ringing.name == name:
             return None

@@ -97,6 +97,7 @@ class RoomLife(ABC):
     @abstractmethod
     def abort(self, reason: str) -> NoReturn:
         """Throw the instance away, and end the running event."""
+        raise NotImplementedError
 
     @abstractmethod
     async def run_start(self, on_start: Callable[[], Awaitable[Any]], waiting: Event) -> None:

@@ -456,8 +456,11 @@ class RoomRunner(RoomLife):
             if row is None:
                 return False
             if not self._is_started:
+                sealed = self.sealed
                 await self.wake(event)
-                row = await find_due(self, row, until)
+                if self.sealed != sealed:
+                    # ``on_start`` has written something: perhaps an alarm.
+                    row = await find_due(self, row, until)
         except BaseException:
             # Not the alarm's fault, so no retry of it is used up: it is stored as it was.
             event.kind = "wake"

@@ -18,7 +18,7 @@ from typing import final
 from partyroom._core.alarm_table import AlarmTable
 from partyroom._core.instants import from_micros
 from partyroom._core.pages import Page
-from partyroom._core.read_cache import CacheBudget, RoomView, Unknown
+from partyroom._core.read_cache import UNKNOWN, CacheBudget, RoomView, Unknown
 from partyroom._core.units import Writes
 from partyroom.protocols import StorageBackend
 from partyroom.types import KeyRange, RoomKey
@@ -30,35 +30,44 @@ __all__ = ["RoomState"]
 class RoomState:
     """The stored state of one room, as its next event will find it."""
 
-    __slots__ = ("_alarms", "_backend", "_budget", "_confirmed", "_key", "_view")
+    __slots__ = ("_alarms", "_backend", "_budget", "_confirmed", "_key", "_resets", "_view")
 
     def __init__(self, key: RoomKey, backend: StorageBackend, budget: CacheBudget) -> None:
         self._key = key
         self._backend = backend
         self._budget = budget
-        self._view = RoomView(budget)
+        self._view: RoomView | None = None
+        """Made when it is first needed: a room that only rings looks at no value."""
         self._alarms: AlarmTable | None = None
         self._confirmed = 0
+        self._resets = 0
 
     def reset(self) -> None:
-        """Know nothing any more: a commit was refused, and what was computed on it is gone."""
+        """Know nothing any more: the claim has ended, or a commit was refused and what was computed on it is gone."""
         self.close()
-        self._view = RoomView(self._budget)
         self._alarms = None
+        self._resets += 1
 
     def close(self) -> None:
         """Give back what the cache holds: the room goes to sleep."""
-        self._view.close()
+        if self._view is not None:
+            self._view.close()
+            self._view = None
 
     # --- values --------------------------------------------------------------
 
+    def _open(self) -> RoomView:
+        if self._view is None:
+            self._view = RoomView(self._budget)
+        return self._view
+
     def known(self, key: str) -> bytes | Unknown | None:
         """Give the value of a key, ``None`` if it is known to be absent, or ``UNKNOWN``."""
-        return self._view.lookup(key)
+        return UNKNOWN if self._view is None else self._view.lookup(key)
 
     async def read(self, keys: Collection[str]) -> dict[str, bytes | None]:
         """Give the values of keys of which nothing is known: ``None`` for those that there are none of."""
-        view = self._view
+        view = self._open()
         view.begin_read()
         try:
             return view.learn_many(keys, await self._backend.read(self._key, keys))
@@ -67,7 +76,7 @@ class RoomState:
 
     async def page(self, keys: KeyRange, limit: int, read: int) -> Page:
         """Give the first entries of a range, at most ``limit``; where nothing is known of them, ``read`` are read at once."""
-        view = self._view
+        view = self._open()
         gap = view.first_gap(keys)
         if gap is None:
             return view.page(keys, limit)
@@ -81,13 +90,18 @@ class RoomState:
 
     # --- alarms --------------------------------------------------------------
 
+    @property
+    def known_alarms(self) -> AlarmTable | None:
+        """The room's alarms, if they have been read."""
+        return self._alarms
+
     async def alarms(self) -> AlarmTable:
         """Give the room's alarms, read once."""
         if self._alarms is not None:
             return self._alarms
-        view = self._view
+        resets = self._resets
         table = AlarmTable(await self._backend.room_alarms(self._key))
-        if self._view is not view:
+        if self._resets != resets:
             # A commit was refused meanwhile: whether this is still true, nobody knows.
             return table
         # Another branch may have read them, and changed them.
@@ -104,7 +118,8 @@ class RoomState:
 
     def apply(self, number: int, writes: Writes) -> None:
         """Take over what a sealed event writes."""
-        self._view.apply(number, writes.values, clear=writes.clear)
+        if writes.values or writes.clear:
+            self._open().apply(number, writes.values, clear=writes.clear)
         if writes.clear:
             self._alarms = AlarmTable()
         if writes.alarms:
@@ -114,6 +129,8 @@ class RoomState:
 
     def confirm(self, number: int) -> None:
         """Hear that everything up to a sealed event is durable."""
-        for each in range(self._confirmed + 1, number + 1):
-            self._view.confirm(each)
+        view = self._view
+        if view is not None:
+            for each in range(self._confirmed + 1, number + 1):
+                view.confirm(each)
         self._confirmed = number

@@ -40,6 +40,7 @@ __all__ = [
     "pause",
     "resume",
     "ring_again",
+    "rings_once",
     "status_of",
 ]
 
@@ -137,13 +138,18 @@ def _next(recurrence: Recurrence, scheduled: int, now: int) -> int | None:
 # --- rung --------------------------------------------------------------------
 
 
+def rings_once(row: AlarmRow) -> bool:
+    """Say whether this is one of nearly all alarms: set for its due time, with no recurrence, and never failed."""
+    return is_usual(row.data)
+
+
 def catch_up(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
     """Skip the occurrences that are older than their recurrence's grace, before a due alarm rings.
 
     Gives the row to ring, or to store if it is not due any more; ``None`` if there are no more occurrences. A ring
     that is being retried is never skipped.
     """
-    if is_usual(row.data):
+    if rings_once(row):
         return row
     record = AlarmRecord.decode(row.data)
     recurrence = record.recurrence
@@ -180,8 +186,6 @@ def describe(row: AlarmRow, codec: Codec, now: int) -> Alarm:
 
 def after_success(row: AlarmRow, now: int, number: int, chance: float) -> AlarmRow | None:
     """Give what is stored of an alarm whose handler returned and did not set it: its next occurrence, or nothing."""
-    if is_usual(row.data):
-        return None
     record = AlarmRecord.decode(row.data)
     return _go_on(row, record._replace(error=None, last=now), now, number, chance)
 

@@ -152,9 +152,10 @@ class AlarmQueue:
             held.due = due
             if due < held.place[0]:
                 self._place(held, room)
-        if self.size > 2 * len(self._held) + SPARE:
+        held_rooms = len(self._held)
+        if len(self._heap) + len(self._run) > 2 * held_rooms + SPARE:
             self._rebuild()
-        if len(self._held) > 2 * self.lookahead:
+        if held_rooms > 2 * self.lookahead:
             self._trim()
 
     def _place(self, held: _Held, room: RoomKey) -> None:

@@ -62,7 +62,8 @@ class CacheBudget:
         """Hear that a view has something that it could forget, and keep the bound."""
         self._offers[view] = None
         self._offers.move_to_end(view)
-        self.keep()
+        if self.used_bytes > self.total_bytes:
+            self.keep()
 
     def keep(self) -> None:
         """Keep the bound: the views that have learnt nothing for longest forget all they can."""
@@ -142,8 +143,6 @@ class RoomView:
 
         ``number`` is higher than any before. ``values`` must not change any more.
         """
-        if not values and not clear:
-            return
         if clear:
             self._drop_all()
             self._known = EVERYTHING
@@ -152,15 +151,19 @@ class RoomView:
         if self._sealed is None:
             self._sealed = {}
         self._sealed[number] = values
-        self._shrink()
-        self._budget.keep()
+        if self._bytes > self._threshold:
+            self._shrink()
+        budget = self._budget
+        if budget.used_bytes > budget.total_bytes:
+            budget.keep()
 
     def confirm(self, number: int) -> None:
         """Hear that a sealed commit is durable, and all before it: the store will tell all of it from now on."""
         if self._sealed is None:
             return
         keys = self._sealed.pop(number, ())
-        self._drop_absent(keys)
+        if self._known:
+            self._drop_absent(keys)
         if not self._sealed:
             self._sealed = None
             self._threshold = self._budget.room_bytes
@@ -169,7 +172,7 @@ class RoomView:
     def _drop_absent(self, keys: Collection[str]) -> None:
         """Leave it to known ranges to tell that keys are absent: a queue would leave a trail, walked by each listing."""
         # A read may be about to bring an old value of such a key, and ranges are forgotten more easily than keys.
-        if not self._known or self._reads:
+        if self._reads:
             return
         sealed = self._sealed or {}
         for key in keys:
@@ -227,11 +230,12 @@ class RoomView:
             self._budget = CacheBudget(budget.total_bytes, budget.room_bytes)
 
     def _offer(self) -> None:
-        self._shrink()
+        if self._bytes > self._threshold:
+            self._shrink()
         self._budget.offer(self)
 
     def _shrink(self) -> None:
-        if self._bytes > self._threshold and not self._reads:
+        if not self._reads:
             # A quarter more than needed, and again after growing by a quarter: looking at all keys has to pay.
             self._shrink_to(self._budget.room_bytes * 3 // 4)
             self._threshold = max(self._budget.room_bytes, self._bytes * 5 // 4)
@@ -257,12 +261,14 @@ class RoomView:
 
     def _store(self, key: str, data: bytes | None) -> None:
         size = _size(key, data)
-        if key in self.values:
-            size -= _size(key, self.values[key])
+        values = self.values
+        if key in values:
+            size -= _size(key, values[key])
         elif self._order is not None:
             insort(self._order, key)
-        self.values[key] = data
-        self._grow(size)
+        values[key] = data
+        if size:
+            self._grow(size)
 
     def _remove(self, key: str) -> None:
         self._grow(-_size(key, self.values.pop(key)))
