@@ -29,10 +29,12 @@ __all__ = ["BackgroundTask", "BackgroundTasks"]
 class BackgroundTask:
     """One of them."""
 
-    __slots__ = ("has_token_to_end", "name", "scope", "task")
+    __slots__ = ("has_token_to_end", "name", "scope", "since", "task")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, since: float) -> None:
         self.name = name
+        self.since = since
+        """When it was started, in monotonic seconds."""
         self.task: object = None
         """The loop's own task, once it runs."""
         self.scope = CancelScope(shield=True)
@@ -61,7 +63,7 @@ class BackgroundTasks:
 
     def start(self, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
         """Start a task at once, in the context of whoever starts it, but outside of any event."""
-        background = BackgroundTask(getattr(fn, "__qualname__", repr(fn)))
+        background = BackgroundTask(getattr(fn, "__qualname__", repr(fn)), self._services.monotonic())
         self._tasks.add(background)
         self._services.work.take()
         context = copy_context()

@@ -128,11 +128,13 @@ class RoomRunner(RoomLife):
         """Give the event that runs and those that wait."""
         return [*([] if self.running is None else [self.running]), *self.mailbox]
 
-    def tasks(self) -> list[tuple[Event | str, object]]:
-        """Give what runs, and in which of the loop's own tasks: the running event, and the names of background tasks."""
-        found: list[tuple[Event | str, object]] = [(each.name, each.task) for each in self.background]
+    def tasks(self) -> list[tuple[Event | str, float | None, object]]:
+        """Give what runs, since when, and in which of the loop's own tasks: the running event, and background tasks by name."""
+        found: list[tuple[Event | str, float | None, object]] = [
+            (each.name, each.since, each.task) for each in self.background
+        ]
         if self.running is not None and self._worker is not None:
-            found.insert(0, (self.running, self._worker.task))
+            found.insert(0, (self.running, self.running.since, self._worker.task))
         return found
 
     def describe_work(self) -> list[str]:

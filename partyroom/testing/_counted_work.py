@@ -74,11 +74,10 @@ class CountedWork(Protocol):
 
 @final
 class RuntimeWork(CountedWork):
-    """The work in flight of one runtime, from one entering of it to the next; ``age`` says for how long an event has run."""
+    """The work in flight of one runtime, from one entering of it to the next."""
 
-    def __init__(self, runtime: Runtime, *, age: Callable[[Event], timedelta | None] | None = None) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._age = age
         self._knows_alarms = False
         self.due: dict[RoomKey, datetime] = {}
         """When each room's next alarm is due, once :meth:`learn_alarms` was called."""
@@ -122,9 +121,9 @@ class RuntimeWork(CountedWork):
 
     def _describe(self, room: RoomRunner, *, is_asleep: bool) -> list[str]:
         lines: list[str] = []
-        for what, task in room.tasks():
-            age = self._age(what) if self._age is not None and isinstance(what, Event) else None
-            line = f"{what if isinstance(what, Event) else f'{room.key} {what}'} {'runs' if age is None else f'has run for {age}'}"
+        for what, since, task in room.tasks():
+            name = str(what) if isinstance(what, Event) else f"{room.key} background task {what}"
+            line = f"{name} {_age(since, room.services.monotonic())}"
             place = waiting_place(task)
             if place:
                 line += f", and waits at {place}"
@@ -163,6 +162,12 @@ class RuntimeWork(CountedWork):
         engine = self._engine()
         if engine is not None:
             engine.work.on_host_waits = call
+
+
+def _age(since: float | None, monotonic: float) -> str:
+    if since is None:
+        return "is about to begin"
+    return f"has run for {timedelta(seconds=monotonic - since)} (virtual)"
 
 
 @final

@@ -1,7 +1,6 @@
 """What a harness knows of the events in its rooms.
 
-Owns the log of events, the errors of rooms, since when each event runs, and
-which events a commit holds.
+Owns the log of events, the errors of rooms, and which events a commit holds.
 
 Promises that the log is in an order that does not depend on the loop: by time,
 then room, then the order in that room.
@@ -13,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from random import Random  # noqa: TID251 - chance by a seed, which a test gives
 from typing import Any, Final, final
 
@@ -44,7 +43,7 @@ class HarnessProbe(Probe):
         self._sleeps_at_once = sleeps_at_once
         self._stir = stir
         self._is_looking = True
-        self._begun: dict[Event, tuple[datetime, float]] = {}
+        self._begun: dict[Event, datetime] = {}
         self._log: list[LoggedEvent] = []
         self._in_order: list[LoggedEvent] = []
         self._sealed: defaultdict[RoomKey, list[str]] = defaultdict(list)
@@ -70,14 +69,14 @@ class HarnessProbe(Probe):
         if event.parent is not None:
             # It is part of the event that it is nested in, which stands in the log.
             return
-        self._begun[event] = (self._clock.now(), self._clock.monotonic())
+        self._begun[event] = self._clock.now()
 
     @override
     def event_ended(self, event: Event, /) -> None:
         began = self._begun.pop(event, None)
         if began is not None and self._is_looking:
             outcome = "ok" if event.error is None else type(event.error).__name__
-            self._log.append(LoggedEvent(began[0], event.place.key, event.name, outcome))
+            self._log.append(LoggedEvent(began, event.place.key, event.name, outcome))
 
     @override
     def event_sealed(self, event: Event, /) -> None:
@@ -101,11 +100,6 @@ class HarnessProbe(Probe):
     def order(self) -> tuple[tuple[RoomKey, str], ...]:
         """What has ended, in the order in which it did."""
         return tuple((each.room, each.event) for each in self._log)
-
-    def age(self, event: Event) -> timedelta | None:
-        """Give for how long an event has run, in virtual time."""
-        began = self._begun.get(event)
-        return None if began is None else timedelta(seconds=self._clock.monotonic() - began[1])
 
     def take_sealed(self, room: RoomKey) -> list[str]:
         """Give the names of the room's events whose writes were handed on to be committed since the last time."""

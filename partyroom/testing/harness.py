@@ -75,7 +75,7 @@ class Harness:
         """The runtime under test; the same one over restarts."""
         self.runtime.instrument(self._probe)
         self._held = HeldRuntime(self.runtime, self.clock)
-        self._work = RuntimeWork(self.runtime, age=self._probe.age)
+        self._work = RuntimeWork(self.runtime)
         self._clients: list[FakeClient] = []
         self._unseed: Callable[[], None] = lambda: None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -490,7 +491,45 @@ async def test_a_stall_says_since_when_in_virtual_time() -> None:
 
     async with Harness({"sleeper": Late}, clock=FakeClock(stall_timeout=0.02)) as rooms:
         message = await stall_of(rooms, Late.nap_and_hang)
-    assert "Late.nap_and_hang has run for 0:00:01, and waits at test_fake_clock.py:" in message
+    assert "Late.nap_and_hang has run for 0:00:01 (virtual), and waits at test_fake_clock.py:" in message
+
+
+async def test_a_stalled_background_task_is_named_with_its_age() -> None:
+    class Late(Sleeper):
+        async def nap_and_hang(self) -> None:
+            await self.ctx.clock.sleep(SECOND)
+            self.ctx.start_soon(self.hang)
+            await self.ctx.clock.sleep(2 * SECOND)
+
+        async def hang(self) -> None:
+            await self.ctx.clock.sleep(3 * SECOND)
+            await anyio.sleep(3600)
+
+    async with Harness({"sleeper": Late}, clock=FakeClock(stall_timeout=0.02)) as rooms:
+        message = await stall_of(rooms, Late.nap_and_hang)
+    assert re.search(
+        r"sleeper/a background task \S+Late\.hang has run for 0:00:03 \(virtual\), and waits at \S+:\d+ in hang: await anyio",
+        message,
+    )
+
+
+async def test_a_runtime_that_was_attached_by_hand_tells_ages_too() -> None:
+    is_over = anyio.Event()
+
+    async def wait_for_the_test(_room: Room) -> None:
+        await is_over.wait()
+
+    clock = FakeClock(stall_timeout=0.02)
+    async with (
+        Runtime({"sleeper": Sleeper}, backend=MemoryBackend(), clock=clock) as runtime,
+        anyio.create_task_group() as tasks,
+    ):
+        clock.attach(runtime)
+        tasks.start_soon(runtime.parties["sleeper"].get("a").call, wait_for_the_test)
+        await anyio.lowlevel.checkpoint()
+        with pytest.raises(ClockStalledError, match=r"wait_for_the_test has run for 0:00:00 \(virtual\), and waits at"):
+            await clock.settle()
+        is_over.set()
 
 
 async def test_what_a_stalled_room_has_still_to_do_is_listed() -> None:
@@ -524,7 +563,9 @@ async def test_a_task_in_which_no_code_of_an_author_waits_is_named_without_a_pla
             self.ctx.start_soon(anyio.sleep, 3600)
 
     async with Harness({"sleeper": Lazy}, clock=FakeClock(stall_timeout=0.02)) as rooms:
-        assert "\n  sleeper/a sleep runs\n" in await stall_of(rooms, Lazy.start)
+        assert "\n  sleeper/a background task sleep has run for 0:00:00 (virtual)\n" in await stall_of(
+            rooms, Lazy.start
+        )
     assert "" == waiting_place(object())
     ended = anyio.lowlevel.checkpoint()
     await ended
