@@ -143,7 +143,8 @@ class RoomRunner(RoomLife):
         if not self.gate.is_open:
             lines.append(f"{self.key}: ended events that wait for a commit: {len(self.gate)}")
         if self._background:
-            lines.append(f"{self.key}: background tasks that run: {len(self._background)}")
+            names = ", ".join(sorted(each.name for each in self._background))
+            lines.append(f"{self.key}: background tasks that run: {names}")
         return lines
 
     # --- the worker's way through the events ---------------------------------

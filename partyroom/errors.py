@@ -309,18 +309,20 @@ class BrokenContractError(PartyroomError, AssertionError):
     """A backend does not keep a clause of the contract. The backend's fault.
 
     ``clause`` says what every backend promises, and in which case; ``when`` what was being done, ``expected`` what
-    should have been seen then, ``seen`` what was.
+    should have been seen then, ``seen`` what was; ``pending`` what would have happened next, for what lives on a clock.
     """
 
-    def __init__(self, clause: str, when: str, expected: str, seen: str) -> None:
-        super().__init__(clause, when, expected, seen)
+    def __init__(self, clause: str, when: str, expected: str, seen: str, pending: tuple[str, ...] = ()) -> None:
+        super().__init__(clause, when, expected, seen, pending)
         self.clause = clause
         self.when = when
         self.expected = expected
         self.seen = seen
+        self.pending = pending
 
     def __str__(self) -> str:
-        return f"{self.clause}\n  when:     {self.when}\n  expected: {self.expected}\n  seen:     {self.seen}"
+        told = f"{self.clause}\n  when:     {self.when}\n  expected: {self.expected}\n  seen:     {self.seen}"
+        return f"{told}\n  pending:  {_indented(chr(10).join(self.pending))}" if self.pending else told
 
 
 class ClockStalledError(PartyroomError, AssertionError):

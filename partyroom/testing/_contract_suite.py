@@ -24,13 +24,15 @@ from anyio import move_on_after  # noqa: TID251 - what hangs is judged in real t
 
 from partyroom.errors import BrokenContractError
 
-__all__ = ["Suite", "case", "found_by", "shown", "shown_error"]
+__all__ = ["Suite", "case", "found_by", "shown", "shown_apart", "shown_error"]
 
 S = TypeVar("S", bound="Suite")
 T = TypeVar("T")
 
 SHOWN: Final = 1000
 """How many characters of a value a message shows."""
+LEAD: Final = 200
+"""How many of them come before the place where two values part."""
 
 
 def case(body: Callable[[S, T], Awaitable[None]]) -> Callable[[S], None]:
@@ -87,8 +89,22 @@ async def found_by(patience: float, clause: str, step: Callable[[], Awaitable[No
 
 def shown(value: object) -> str:
     """Give the words for a value."""
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
+    return _cut(repr(value), 0)
+
+
+def shown_apart(expected: object, seen: object) -> tuple[str, str]:
+    """Give the words for two values that differ: of long ones, those around the place where they part."""
+    texts = repr(expected), repr(seen)
+    alike = next((place for place, (one, other) in enumerate(zip(*texts, strict=False)) if one != other), 0)
+    return _cut(texts[0], alike), _cut(texts[1], alike)
+
+
+def _cut(text: str, place: int) -> str:
+    if len(text) <= SHOWN:
+        return text
+    begin = max(0, min(place - LEAD, len(text) - SHOWN))
+    end = begin + SHOWN
+    return f"{'...' * bool(begin)}{text[begin:end]}{'...' * (end < len(text))} ({len(text)} characters)"
 
 
 def shown_error(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from anyio.lowlevel import checkpoint
 
 from partyroom.errors import BrokenContractError, CommitError
 from partyroom.protocols import StorageBackend
-from partyroom.testing._contract_suite import found_by, shown, shown_error
+from partyroom.testing._contract_suite import found_by, shown, shown_apart, shown_error
 from partyroom.types import AlarmRow, Commit, KeyRange, RoomKey
 
 __all__ = ["ALL", "EVERYTHING", "Hooks", "Trial", "checkpoints", "judged", "together"]
@@ -153,7 +153,7 @@ class Trial:
     def expect(self, when: str, expected: object, seen: object) -> None:
         """Compare; raise :class:`BrokenContractError` if they differ."""
         if expected != seen:
-            raise BrokenContractError(self.clause, when, shown(expected), shown(seen))
+            raise BrokenContractError(self.clause, when, *shown_apart(expected, seen))
 
     async def expect_error(self, when: str, kind: type[Exception], call: Callable[[], Awaitable[object]]) -> None:
         """Expect that a call raises an error of this kind."""

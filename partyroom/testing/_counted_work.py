@@ -166,7 +166,7 @@ class RuntimeWork(CountedWork):
 
 def _age(since: float | None, monotonic: float) -> str:
     if since is None:
-        return "is about to begin"
+        return "has not begun: its room is still being claimed in the backend"
     return f"has run for {timedelta(seconds=monotonic - since)} (virtual)"
 
 

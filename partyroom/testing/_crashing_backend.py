@@ -25,9 +25,9 @@ from partyroom.protocols import StorageBackend
 from partyroom.testing.backend_wrapper import BackendWrapper
 from partyroom.types import Commit, RoomKey
 
-__all__ = ["CrashingBackend", "Moment"]
+__all__ = ["CrashMoment", "CrashingBackend"]
 
-Moment: TypeAlias = Literal["before", "unanswered", "answered"]
+CrashMoment: TypeAlias = Literal["before", "unanswered", "answered"]
 """Before the commit reaches the store; when it is durable, and nobody was told; when all who wait for it were told."""
 
 
@@ -36,7 +36,7 @@ class CrashingBackend(BackendWrapper):
     """Counts the commits that store something, and has ``kill`` called at the ``nth`` of them; never, if that is 0."""
 
     def __init__(
-        self, backend: StorageBackend, hear: Callable[[Commit], None], *, nth: int = 0, moment: Moment = "before"
+        self, backend: StorageBackend, hear: Callable[[Commit], None], *, nth: int = 0, moment: CrashMoment = "before"
     ) -> None:
         super().__init__(backend)
         self._hear = hear

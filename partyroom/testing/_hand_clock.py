@@ -114,6 +114,10 @@ class HandClock(Clock):
         """Correct the wall clock, either way; who is overdue then is woken when time moves next."""
         self._now = when
 
+    def sleepers(self) -> list[datetime]:
+        """Give when those are to be woken who sleep, in wall time, the next one first."""
+        return sorted(self._now + self._left(each) for each in self._sleepers)
+
     def let_go(self) -> None:
         """Wake all who sleep, whenever they wanted to be woken: nothing more is asked of them."""
         for sleeper in self._sleepers:

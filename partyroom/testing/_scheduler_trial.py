@@ -27,7 +27,7 @@ from anyio.lowlevel import checkpoint
 from partyroom.clock import SystemClock
 from partyroom.errors import BackendError, BrokenContractError
 from partyroom.protocols import AlarmScheduler, Clock, Upcoming
-from partyroom.testing._contract_suite import found_by, shown, shown_error
+from partyroom.testing._contract_suite import found_by, shown_apart, shown_error
 from partyroom.testing._hand_clock import HandClock, settle
 from partyroom.types import RoomKey
 
@@ -263,7 +263,17 @@ class SchedulerTrial:
     def expect(self, when: str, expected: object, seen: object) -> None:
         """Compare; raise :class:`BrokenContractError` if they differ."""
         if expected != seen:
-            raise BrokenContractError(self._clause, when, shown(expected), shown(seen))
+            raise self._finding(when, *shown_apart(expected, seen))
+
+    def _finding(self, when: str, expected: str, seen: str) -> BrokenContractError:
+        """Tell a finding, with the time that it was found at and what the scheduler waited for."""
+        at = f"{self.clock.now().isoformat()} ({'real' if self._hand is None else 'virtual'})"
+        pending = [
+            f"{due.isoformat()} {room} alarm {name}".rstrip() for (room, name), due in sorted(self._rows.items())
+        ]
+        if self._hand is not None:
+            pending += [f"{due.isoformat()} somebody sleeps on the clock" for due in self._hand.sleepers()]
+        return BrokenContractError(self._clause, f"{when}, at {at}", expected, seen, tuple(pending))
 
     async def expect_woken(self, when: str, *expected: tuple[float, RoomKey], late: float = 0) -> None:
         """Expect that exactly these rooms, due then, were woken since this was last asked: the earliest first, none early.
@@ -287,10 +297,10 @@ class SchedulerTrial:
 
     def _expect_in_time(self, when: str, due: datetime, woken: _Woken, late: timedelta) -> None:
         if woken.at < due:
-            raise BrokenContractError(self._clause, when, "its due time or after", f"{due - woken.at} early")
+            raise self._finding(when, "its due time or after", f"{due - woken.at} early")
         latest = max(due, self._started, woken.told) + self._hooks.latest + late
         if self._hand is not None and woken.at > latest:
-            raise BrokenContractError(self._clause, when, f"at most {latest - due} late", f"{woken.at - due} late")
+            raise self._finding(when, f"at most {latest - due} late", f"{woken.at - due} late")
 
     def _in_order(self, woken: Sequence[_Woken], due: Sequence[tuple[float, RoomKey]]) -> list[_Woken]:
         """Give them as they came, but those that are due at one instant by their names: these may come in any order."""

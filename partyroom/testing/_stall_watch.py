@@ -37,12 +37,17 @@ class StallWatch:
         """How often something has gone on, of which nothing may be left to see."""
 
     async def see_through(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Await ``wait()``, which is begun again after each look: two looks in a row that see the same see a stall."""
+        """Await ``wait()``, which is begun again after each look; raise ``complain()`` if nothing goes on."""
+        if not await self.ends(wait):
+            raise self._complain()
+
+    async def ends(self, wait: Callable[[], Awaitable[None]]) -> bool:
+        """Await ``wait()`` likewise; say whether it ended: two looks in a row that see the same see a stall."""
         seen: tuple[int, list[str]] | None = None
         while True:
             with move_on_after(self.patience / 2):
                 await wait()
-                return
+                return True
             before, seen = seen, (self.steps, self._describe())
             if seen == before:
-                raise self._complain()
+                return False

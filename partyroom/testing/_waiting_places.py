@@ -1,6 +1,6 @@
-"""Where in its author's code a task waits, for messages that help.
+"""Where in its author's code a task waits, or an error was raised, for messages that help.
 
-Owns the way from a task of any loop to the line of a file.
+Owns the way from a task of any loop, or a traceback, to the line of a file.
 
 Promises never to raise and never to change anything: it only looks.
 
@@ -10,9 +10,10 @@ Must never be asked while things go well: it reads source files.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from linecache import getline
 from pathlib import Path
+from traceback import walk_tb
 from types import FrameType
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ import anyio
 
 import partyroom
 
-__all__ = ["waiting_place"]
+__all__ = ["raising_place", "waiting_place"]
 
 LIBRARIES: Final = (
     *(str(Path(package.__file__ or "").parent) for package in (partyroom, anyio)),
@@ -37,12 +38,21 @@ FRAME_AND_NEXT: Final = (("cr_frame", "cr_await"), ("ag_frame", "ag_await"), ("g
 
 def waiting_place(task: object) -> str:
     """Say at which line of whose code a task waits: the innermost one that is not a library's."""
+    return _innermost((frame, frame.f_lineno) for frame in _frames(task))
+
+
+def raising_place(error: BaseException) -> str:
+    """Say at which line of whose code an error was raised: the innermost one that is not a library's."""
+    return _innermost((frame, line) for frame, line in walk_tb(error.__traceback__))
+
+
+def _innermost(steps: Iterable[tuple[FrameType, int]]) -> str:
     found = ""
-    for frame in _frames(task):
+    for frame, number in steps:
         code = frame.f_code
         if _is_an_authors(code.co_filename):
-            line = getline(code.co_filename, frame.f_lineno).strip()
-            found = f"{Path(code.co_filename).name}:{frame.f_lineno} in {code.co_name}: {line}"
+            line = getline(code.co_filename, number).strip()
+            found = f"{Path(code.co_filename).name}:{number} in {code.co_name}: {line}"
     return found
 
 

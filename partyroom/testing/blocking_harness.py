@@ -48,6 +48,10 @@ class BlockingClient:
         self._client = client
         self._harness = harness
 
+    @override
+    def __repr__(self) -> str:
+        return f"<BlockingClient {self.id!r} of {self._client.room}>"
+
     @property
     def id(self) -> str:
         """The connection's id."""

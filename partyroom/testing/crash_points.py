@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Final, TypeAlias, cast, final
+from typing import Final, TypeAlias, final
 
 import attrs
 from anyio import CancelScope
@@ -25,18 +25,19 @@ from partyroom._services import RoomFactory
 from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import BrokenInvariantError, PartyroomError
 from partyroom.protocols import Codec
-from partyroom.testing._crashing_backend import CrashingBackend, Moment
+from partyroom.testing._crashing_backend import CrashingBackend, CrashMoment
+from partyroom.testing._failures import Moment
 from partyroom.testing.harness import Harness
 from partyroom.testing.options import BackendFactory, RuntimeOptions
 from partyroom.types import Commit
 
-__all__ = ["CrashPoint", "CrashReport", "Scenario", "every_crash", "in_words"]
+__all__ = ["CrashPoint", "CrashReport", "Scenario", "every_crash"]
 
 Scenario: TypeAlias = Callable[[Harness], Awaitable[object]]
 """Does something with rooms, or checks something of them; given a harness of its own."""
 
-MOMENTS: Final[tuple[Moment, ...]] = ("before", "unanswered", "answered")
-IN_WORDS: Final[Mapping[Moment, str]] = {
+MOMENTS: Final[tuple[CrashMoment, ...]] = ("before", "unanswered", "answered")
+IN_WORDS: Final[Mapping[CrashMoment, str]] = {
     "before": "before it was stored",
     "unanswered": "when it was stored, and nobody was told",
     "answered": "when it was stored, and right after it was told",
@@ -49,7 +50,7 @@ class CrashPoint:
 
     number: int
     """The how-manieth commit, from 1."""
-    moment: Moment
+    moment: CrashMoment
     room: str
     events: tuple[str, ...]
     """The events whose writes the commit holds; several of one room may go as one."""
@@ -86,7 +87,7 @@ async def every_crash(
     parties: Mapping[str, RoomFactory],
     backend: BackendFactory = MemoryBackend,
     let_pass: timedelta = timedelta(hours=1),
-    moments: Sequence[Moment] = MOMENTS,
+    moments: Sequence[CrashMoment] = MOMENTS,
     **options: Unpack[RuntimeOptions],
 ) -> CrashReport:
     """Run a scenario, killing the runtime at each of its commits in turn, and check that an invariant holds afterwards.
@@ -97,6 +98,9 @@ async def every_crash(
     alarms and their retries ring; then ``await invariant(harness)`` is to raise if something is wrong. Raises
     :class:`BrokenInvariantError`, with an entry for each crash after which it did.
     """
+    if not moments:
+        message = f"every_crash needs a moment to crash at, one or more of {', '.join(map(repr, MOMENTS))}"
+        raise ValueError(message)
     runs = _Runs(scenario, invariant, parties, backend, let_pass, options)
     commits = await runs.run_whole()
     failures: list[str] = []
@@ -104,11 +108,11 @@ async def every_crash(
     crashes = 0
     for number in range(1, commits + 1):
         for moment in moments:
-            crashed, point, error = await runs.run_to(number, moment)
+            crashed, failure = await runs.run_to(number, moment)
             crashes += crashed
-            if error is not None:
-                first = first or error
-                failures.append(f"{point}\n  then: {in_words(error)}")
+            if failure is not None:
+                first = first or failure.error
+                failures.append(f"{failure.point}\n  then:     {failure.told}")
     report = CrashReport(commits, crashes)
     if failures:
         message = (
@@ -116,6 +120,15 @@ async def every_crash(
         )
         raise BrokenInvariantError(message, tuple(failures)) from first
     return report
+
+
+@attrs.frozen
+class _Failure:
+    """What went wrong after one crash."""
+
+    point: CrashPoint
+    error: Exception
+    told: str
 
 
 @final
@@ -133,40 +146,45 @@ class _Runs:
     async def run_whole(self) -> int:
         """Run the scenario without a crash; give how many commits it has."""
         backend = CrashingBackend(self._backend(), lambda _commit: None)
+        harness = Harness(self._parties, backend=backend, **self._options)
+        moment = Moment(harness)
         try:
-            async with Harness(self._parties, backend=backend, **self._options) as harness:
-                await self._scenario(harness)
-                await harness.settle()
-                commits = backend.commits
-                await self._check(harness)
+            async with harness:
+                with moment.noted():
+                    await self._scenario(harness)
+                    await harness.settle()
+                    commits = backend.commits
+                    await self._check(harness)
         except Exception as error:
             message = "the invariant does not hold even without a crash"
-            raise BrokenInvariantError(message, (in_words(error),)) from error
+            raise BrokenInvariantError(message, (moment.tell(error),)) from error
         return commits
 
     async def _check(self, harness: Harness) -> None:
         await harness.advance(self._let_pass)
         await self._invariant(harness)
 
-    async def run_to(self, number: int, moment: Moment) -> tuple[bool, CrashPoint | None, Exception | None]:
+    async def run_to(self, number: int, crash: CrashMoment) -> tuple[bool, _Failure | None]:
         """Run the scenario up to a crash, and what comes after it; give whether it came so far, and what went wrong."""
         points: list[CrashPoint] = []
 
         def hear(commit: Commit) -> None:
-            points.append(_point(harness, commit, len(points) + 1, moment))
+            points.append(_point(harness, commit, len(points) + 1, crash))
 
-        backend = CrashingBackend(self._backend(), hear, nth=number, moment=moment)
+        backend = CrashingBackend(self._backend(), hear, nth=number, moment=crash)
         harness = Harness(self._parties, backend=backend, **self._options)
+        moment = Moment(harness)
         try:
             async with harness:
-                if not await self._run_and_crash(harness, backend):
-                    return False, None, None
-                backend.let_go()
-                await harness.revive()
-                await self._check(harness)
+                with moment.noted():
+                    if not await self._run_and_crash(harness, backend):
+                        return False, None
+                    backend.let_go()
+                    await harness.revive()
+                    await self._check(harness)
         except Exception as error:  # noqa: BLE001 - whatever is raised by then is what went wrong
-            return True, points[number - 1], error
-        return True, points[number - 1], None
+            return True, _Failure(points[number - 1], error, moment.tell(error))
+        return True, None
 
     async def _run_and_crash(self, harness: Harness, backend: CrashingBackend) -> bool:
         """Run the scenario until it is killed; say whether it was."""
@@ -190,15 +208,7 @@ class _Runs:
         return backend.reached
 
 
-def in_words(error: BaseException) -> str:
-    """Say what was raised; of a group, each of what is in it."""
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return "; ".join(in_words(each) for each in group.exceptions)
-    return f"{type(error).__name__}: {error}"
-
-
-def _point(harness: Harness, commit: Commit, number: int, moment: Moment) -> CrashPoint:
+def _point(harness: Harness, commit: Commit, number: int, moment: CrashMoment) -> CrashPoint:
     codec = harness.runtime.codec
     stores = ["everything deleted"] if commit.clear else []
     for key, value in commit.values.items():

@@ -5,7 +5,8 @@ Owns one connection that a test has opened, and all that has come over it.
 Promises that nothing is read before the test asks, so that a client which never
 asks is one that never reads (G21).
 
-Must never wait for a message that does not come, but in ``receive``.
+Must never wait for a message that does not come, but in ``receive``, and there
+no longer than anything goes on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing_extensions import override
 from partyroom.connections import RoomClient
 from partyroom.errors import ConnectionClosedError
 from partyroom.protocols import Client
+from partyroom.testing.fake_clock import FakeClock
 from partyroom.types import RoomKey
 
 __all__ = ["FakeClient"]
@@ -35,6 +37,8 @@ class FakeClient:
         room: RoomKey,
         client: Client,
         connecting: AbstractAsyncContextManager[Client],
+        *,
+        clock: FakeClock,
         settle: Callable[[], Awaitable[None]],
         complain: Complain,
     ) -> None:
@@ -43,6 +47,7 @@ class FakeClient:
         """Whose client it is."""
         self._client = client
         self._connecting = connecting
+        self._clock = clock
         self._settle = settle
         self._complain = complain
         self._received: list[str | bytes] = []
@@ -73,11 +78,21 @@ class FakeClient:
         await self._client.send(message)
 
     async def receive(self) -> str | bytes:
-        """Give the next message that was not asked for yet, and wait for it; raises :class:`ConnectionClosedError` after the last."""
-        if self._seen == len(self.inbox):
-            self._received.append(await self._client.receive())
+        """Give the next message that was not asked for yet, and wait for it.
+
+        Raises :class:`ConnectionClosedError` after the last, and an ``AssertionError`` if none comes and nothing else goes
+        on for the clock's ``stall_timeout``, in real seconds: time is moved by another task, or by ``harness.auto()``.
+        """
+        if self._seen == len(self.inbox) and not await self._clock.ends(self._receive_one):
+            seen = (
+                f"nothing for {self._clock.patience:g} real seconds, and time does not move by itself: see Harness.auto"
+            )
+            raise await self._complain(f"client {self.id!r} receives a message", seen, self.room)
         self._seen += 1
         return self._received[self._seen - 1]
+
+    async def _receive_one(self) -> None:
+        self._received.append(await self._client.receive())
 
     async def received(self) -> list[str | bytes]:
         """Settle, and give the messages that have come since this was last asked, in order."""

@@ -15,7 +15,7 @@ runtimes, which count.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -196,11 +196,23 @@ class FakeClock(Clock):
             await self._work.wait_idle()
             self._watch.steps += 1
 
+    async def ends(self, wait: Callable[[], Awaitable[None]]) -> bool:
+        """Await what a room is to bring, such as a message; ``False`` if nothing goes on for ``stall_timeout`` real seconds.
+
+        ``wait()`` is cancelled, and begun again, now and then: it must lose nothing by that.
+        """
+        return await self._watch.ends(wait)
+
+    @property
+    def patience(self) -> float:
+        """``stall_timeout``, in real seconds."""
+        return self._watch.patience
+
     def _stalled(self) -> ClockStalledError:
         what = "\n  ".join(self._describe())
         waits = "\n  ".join(map(str, self.pending())) or "nothing"
         message = (
-            f"time cannot move: expected everything to end, or to wait on this clock, within {self._watch.patience} real "
+            f"time cannot move: expected everything to end, or to wait on this clock, within {self.patience:g} real "
             f"seconds\n still in flight at {self.now().isoformat()} (virtual):\n  {what}\n pending:\n  {waits}"
         )
         return ClockStalledError(message)

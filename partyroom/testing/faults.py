@@ -132,7 +132,11 @@ class FaultyBackend(BackendWrapper):
         times: int = 1,
         error: Exception | None = None,
     ) -> None:
-        """Raise ``error`` (by default a :class:`BackendError`) instead of doing anything, in ``times`` calls in a row."""
+        """Raise ``error`` (by default a :class:`BackendError`) instead of doing anything, in ``times`` calls in a row.
+
+        A runtime tries a group of commits that has failed again, commit by commit: for a commit that is not stored,
+        ``times=2``, or :meth:`refuse`.
+        """
         raised = error or BackendError(f"a {call} that FaultyBackend was told to fail")
 
         async def act(_proceed: Proceed, /, *_args: object) -> object:

@@ -117,6 +117,7 @@ class Harness:
         Raises :class:`ExpectationError` if a room raised what nobody heard of, and what ``expect_error`` did not expect.
         """
         try:
+            pending = self.pending_lines()
             for client in self._clients:
                 await client.leave()
             await self._held.end()
@@ -125,7 +126,7 @@ class Harness:
             raise
         finally:
             self._leave()
-        self._check_errors()
+        self._check_errors(pending)
 
     async def abandon(self) -> None:
         """End the runtime as a crash would: what hangs in a failed test is not waited for."""
@@ -321,7 +322,14 @@ class Harness:
         """Connect a client with an inbox, that stays until it is closed or the test ends. Arguments as for ``room.connect``."""
         connecting = room.connect(id=id, uri=uri, tags=tags, state=state, request=request)
         client = await connecting.__aenter__()
-        found = FakeClient(RoomKey(room.party, room.id), client, connecting, self.settle, self._complaint)
+        found = FakeClient(
+            RoomKey(room.party, room.id),
+            client,
+            connecting,
+            clock=self.clock,
+            settle=self.settle,
+            complain=self._complaint,
+        )
         self._clients.append(found)
         return found
 
@@ -359,9 +367,10 @@ class Harness:
         if not found:
             seen = "\n".join(map(str, self.errors[before:])) or "no error"
             wanted = f"a room raises {expected.__name__}{f' matching {match!r}' if match else ''}"
-            raise ExpectationError(wanted, seen, "", self.now().isoformat(), self._pending_lines())
+            room = str(self.errors[before].room) if self.errors[before:] else ""
+            raise ExpectationError(wanted, seen, room, self.now().isoformat(), self.pending_lines())
 
-    def _check_errors(self) -> None:
+    def _check_errors(self, pending: tuple[str, ...]) -> None:
         unheard = [each for each in self.errors if not each.heard]
         if unheard and self._fail_on_errors:
             raise ExpectationError(
@@ -369,6 +378,7 @@ class Harness:
                 "\n".join(map(str, unheard)),
                 str(unheard[0].room),
                 self.now().isoformat(),
+                pending,
             ) from unheard[0].error
 
     # --- what should be ------------------------------------------------------
@@ -387,11 +397,14 @@ class Harness:
                 "\n".join(found),
                 found[0].partition(":")[0].partition(" ")[0],
                 self.now().isoformat(),
-                self._pending_lines(),
+                self.pending_lines(),
             )
 
-    def _pending_lines(self) -> tuple[str, ...]:
-        return tuple(map(str, self.clock.pending()))
+    def pending_lines(self) -> tuple[str, ...]:
+        """Say what is known to be pending without asking the backend: what waits in memory, and each room's next alarm."""
+        alarms = [Pending(due, room, "alarm", "") for room, due in self._work.due.items()]
+        found = [each for each in self.clock.pending() if each.kind != "alarm"] + alarms
+        return tuple(map(str, sorted(found, key=lambda each: each.rank)))
 
     async def _complaint(self, expected: str, seen: str, room: RoomKey) -> ExpectationError:
         pending = tuple(map(str, await self._pending()))

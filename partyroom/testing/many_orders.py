@@ -20,7 +20,8 @@ from typing_extensions import Unpack, override
 from partyroom._services import RoomFactory
 from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import BrokenInvariantError
-from partyroom.testing.crash_points import Scenario, in_words
+from partyroom.testing._failures import Moment
+from partyroom.testing.crash_points import Scenario
 from partyroom.testing.harness import Harness
 from partyroom.testing.options import BackendFactory, RuntimeOptions
 
@@ -69,15 +70,20 @@ async def many_orders(
     for seed in seeds:
         tried += 1
         harness = Harness(parties, backend=backend(), seed=seed, shuffled=True, **options)
+        moment = Moment(harness)
         try:
             async with harness:
-                await scenario(harness)
-                await harness.advance(let_pass)
-                await invariant(harness)
+                with moment.noted():
+                    await scenario(harness)
+                    await harness.advance(let_pass)
+                    await invariant(harness)
         except Exception as error:  # noqa: BLE001 - whatever is raised is what went wrong
             first = first or error
-            failures.append(_failure(seed, harness, error))
+            failures.append(_failure(seed, harness, moment.tell(error)))
         orders.add(harness.probe.order)
+    if not tried:
+        message = "many_orders needs a seed to try, such as seeds=range(100)"
+        raise ValueError(message)
     report = OrdersReport(tried, len(orders))
     if failures:
         message = f"the invariant does not hold with {len(failures)} of {report}"
@@ -85,6 +91,6 @@ async def many_orders(
     return report
 
 
-def _failure(seed: int, harness: Harness, error: Exception) -> str:
+def _failure(seed: int, harness: Harness, told: str) -> str:
     events = "\n    ".join(f"{room} {event}" for room, event in harness.probe.order[-LAST:]) or "none"
-    return f"seed {seed} (again: seeds=[{seed}]): {in_words(error)}\n  the last events, as they ended:\n    {events}"
+    return f"seed {seed} (again: seeds=[{seed}]): {told}\n  the last events, as they ended:\n    {events}"

@@ -89,6 +89,23 @@ class RoomMachine(RuleBasedStateMachine):
 
     # --- rules ---------------------------------------------------------------
 
+    def __init__(self) -> None:
+        self._check()
+        super().__init__()
+
+    def _check(self) -> None:
+        """Refuse a machine that could not do what it says, before hypothesis looks for the shortest way to that."""
+        name = type(self).__name__
+        if not hasattr(self, "parties"):
+            message = f"{name} names no `parties`: say what is under test, such as parties = {{'draft': Draft}}"
+            raise TypeError(message)
+        for what in ("messages", "calls"):
+            strange = sorted(set(getattr(self, what)) - set(self.parties))
+            if strange:
+                known = ", ".join(map(repr, self.parties))
+                message = f"{name}.{what} names {strange[0]!r}, which is none of its parties: {known}"
+                raise TypeError(message)
+
     @initialize()
     def open(self) -> None:
         """Begin with nothing."""

@@ -142,7 +142,9 @@ async def test_a_failure_names_commit_moment_event_and_what_would_have_been_stor
         await every_crash(scenario, invariant, parties=PARTIES, let_pass=timedelta(), moments=["before", "unanswered"])
     assert "the invariant does not hold after 8 of 10 crashes (5 commits)" == caught.value.summary
     assert isinstance(caught.value.__cause__, LookupError)
-    then = "\n  then: LookupError: always, but in the whole run"
+    raised = f"test_crash_points.py:{invariant.__code__.co_firstlineno + 3} in invariant: raise LookupError(message)"
+    when = "at:       2030-01-01T00:00:00+00:00 (virtual)\n  pending:  "
+    then = f"\n  then:     LookupError: always, but in the whole run\n  raised:   {raised}\n  {when}nothing"
     assert (
         "crash at commit 1, before it was stored: counter/a, Counter.increment, which stores\n    'total': 1" + then,
         "crash at commit 1, when it was stored, and nobody was told: counter/a, Counter.increment, which stores\n    'total': 1"
@@ -166,7 +168,7 @@ async def test_an_invariant_that_never_holds_is_no_matter_of_crashes() -> None:
     async def invariant(_harness: Harness) -> None:
         raise LookupError
 
-    with pytest.raises(BrokenInvariantError, match="does not hold even without a crash\n\nLookupError: "):
+    with pytest.raises(BrokenInvariantError, match="does not hold even without a crash\n\nLookupError\n"):
         await every_crash(nothing, invariant, parties=PARTIES)
 
 

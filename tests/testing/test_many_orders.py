@@ -161,9 +161,8 @@ async def test_a_scenario_that_fails_itself_is_a_failure_of_its_seed() -> None:
     async def invariant(_harness: Harness) -> None:
         pass
 
-    with pytest.raises(
-        BrokenInvariantError, match=r"seed 3 .*: LookupError: \n  the last events, as they ended:\n    none"
-    ):
+    told = r"seed 3 .*: LookupError\n  raised:   .* in scenario: raise LookupError\n  at:       2030-01-01T00:00:00.*\n  pending:  nothing"
+    with pytest.raises(BrokenInvariantError, match=told + r"\n  the last events, as they ended:\n    none"):
         await many_orders(scenario, invariant, parties=PARTIES, seeds=[3])
 
 
