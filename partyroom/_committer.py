@@ -249,11 +249,13 @@ class Committer:
 
     def _end_turn(self) -> None:
         self._is_busy = False
-        # Whatever gathered while this turn came to a bad end.
-        self.call_worker()
-        quiet, self._quiet = self._quiet, []
-        for shot in quiet:
-            shot.set(None)
+        if self._waiting:
+            # This turn came to a bad end.
+            self.call_worker()
+        if self._quiet:
+            quiet, self._quiet = self._quiet, []
+            for shot in quiet:
+                shot.set(None)
 
     async def wait_quiet(self) -> None:
         """Return when nothing waits and no commit is going on."""

@@ -411,7 +411,8 @@ class RoomRunner(RoomLife):
         confirm(self, number)
         if self.is_leaving and number == self.sealed:
             self.lose_claim()
-        self._settle()
+        if not self._is_active:
+            self._settle()
 
     def refused(self, error: BaseException) -> None:
         """Hear that a commit was refused, or that its outcome is unknown: nothing computed on it survives (G5)."""

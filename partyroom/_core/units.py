@@ -281,7 +281,10 @@ def unit_of(place: Place, what: str) -> Unit:
 
     Raises :class:`OutsideEventError` if there is none, and why the event was cut if it was.
     """
-    unit = current_unit()
+    unit = CURRENT.get()
+    if unit is not None and not (unit.open and unit.parent is None):
+        # Not the event itself, as nearly always: each read and write of a room pays for this.
+        unit = _innermost_live(unit)
     if unit is None or unit.place is not place:
         message = f"{place.key}: {what} outside an event of this room; use `await ctx.run(...)` from a background task"
         raise OutsideEventError(message)
