@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import shutil
+import tempfile
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -40,6 +44,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return backend
 
 
+MEMORY, ENOUGH = Path("/dev/shm"), 2**30
+
+
 # A slow machine is no failure. On CI the examples are the same in every run, so that red means changed code.
 hypothesis.settings.register_profile("here", deadline=None, max_examples=30)
 hypothesis.settings.register_profile(
@@ -48,23 +55,38 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(THOROUGH, deadline=None, max_examples=1000, database=None, print_blob=True)
 
 
-def params(item: pytest.Item) -> dict[str, Any]:
-    callspec = getattr(item, "callspec", None)
-    return callspec.params if callspec else {}
+EAGER_MATTERS = (
+    "tests/backends/test_threaded.py",
+    "tests/hosts/test_beside.py",
+    "tests/hosts/test_lifespan.py",
+    "tests/runtime/engine/",
+    "tests/runtime/test_alarm_loop.py",
+    "tests/runtime/test_cancel_everywhere.py",
+    "tests/runtime/test_connections.py",
+    "tests/runtime/test_runtime.py",
+    "tests/test_native.py",
+    "tests/testing/test_harness.py",
+)
+"""Whose tests are about tasks that begin: of events, connections, the alarm loop, commits and the runtime's own life."""
+
+PAIRS = {"asyncio": {"file", "patient"}, "eager": {"memory"}, "trio": {"memory"}}
+"""The stores that the tests of each loop run on, where a test runs on several."""
 
 
-def is_on_another_loop(item: pytest.Item) -> bool:
-    return params(item).get("anyio_backend", BACKENDS["asyncio"]) is not BACKENDS["asyncio"]
-
-
-def is_on_another_store(item: pytest.Item) -> bool:
-    """Say whether a test that runs on several stores is on one that is not in memory, or that takes its time.
+def is_a_needless_pair(item: pytest.Item) -> bool:
+    """Say whether a test would run on a loop that it does not see, or on a store that it has been on with another loop.
 
     No store knows which loop it is on, but where it comes back from its thread, which its own tests and its contract try on
-    every loop. So all the loops with all the stores are many combinations that find nothing new: those of the plainest of
-    the one with all of the other are enough, but for a run of what takes minutes.
+    every loop. So all the loops with all the stores are many combinations that find nothing new: it is enough that each
+    test has been on each loop, and on each store. The others are left for a run of what takes minutes.
     """
-    return any(isinstance(value, str) and value in {"file", "patient"} for value in params(item).values())
+    callspec = getattr(item, "callspec", None)
+    values: list[object] = list(callspec.params.values()) if callspec else []
+    loop = next((name for name, backend in BACKENDS.items() if any(backend is value for value in values)), None)
+    if loop == "eager" and not item.nodeid.startswith(EAGER_MATTERS):
+        return True
+    store = next((value for value in values if value in ("memory", "file", "patient")), None)
+    return loop is not None and store is not None and store not in PAIRS[loop]
 
 
 def is_thorough(config: pytest.Config) -> bool:
@@ -72,16 +94,27 @@ def is_thorough(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say how much hypothesis explores, before any test is imported that says how much of that it wants."""
+    """Say how much hypothesis explores, before any test is imported that says how much of that it wants; and where files are.
+
+    No test takes a machine's power away, so that what they write needs no disk, which takes milliseconds for every commit.
+    """
+    if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH:
+        os.environ["TMPDIR"] = tempfile.tempdir = os.fspath(MEMORY)
     profile = "ci" if os.environ.get("CI") else "here"
     hypothesis.settings.load_profile(THOROUGH if is_thorough(config) else profile)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from looking through thousands of tests again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say what takes minutes, and give it that time."""
     for item in items:
-        if is_on_another_loop(item) and is_on_another_store(item):
+        if is_a_needless_pair(item):
             item.add_marker(pytest.mark.slow)
         if is_thorough(config) and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.slow)

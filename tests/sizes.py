@@ -5,10 +5,13 @@ Such a run is ``python -m pytest -m slow``: it takes the sizes that are marked, 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import hypothesis
 import pytest
+
+T = TypeVar("T")
 
 THOROUGH = "thorough"
 """The profile of hypothesis in a run of what takes minutes."""
@@ -19,7 +22,16 @@ def sizes(name: str, small: Any, *stated: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(name, [small, *(pytest.param(each, marks=pytest.mark.slow) for each in stated)])
 
 
+def is_thorough() -> bool:
+    """Say whether this is a run of what takes minutes."""
+    return hypothesis.settings.get_current_profile_name() == THOROUGH
+
+
+def in_turn(number: int, *ways: T) -> Sequence[T]:
+    """Give one of some ways that hardly matter, the next number the next one; and all of them where they are asked for."""
+    return ways if is_thorough() else (ways[number % len(ways)],)
+
+
 def examples(few: int, many: int, **options: Any) -> hypothesis.settings:
     """Explore a few examples, and many where they are asked for."""
-    thorough = hypothesis.settings.get_current_profile_name() == THOROUGH
-    return hypothesis.settings(max_examples=many if thorough else few, **options)
+    return hypothesis.settings(max_examples=many if is_thorough() else few, **options)

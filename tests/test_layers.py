@@ -99,18 +99,22 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> list[str]:
     """Give what a file imports, wherever in it the import stands; a submodule under its own name."""
+    found: list[str] = []
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert 0 == node.level, f"{path}:{node.lineno}: a relative import"
             for alias in node.names:
                 submodule = f"{node.module}.{alias.name}"
-                yield submodule if submodule in MODULES else str(node.module)
+                found.append(submodule if submodule in MODULES else str(node.module))
+    return found
 
 
+@cache
 def own_imports(module: str) -> set[str]:
     # The face loads some names late: its stub names them all.
     stub = MODULES[module].with_suffix(".pyi")

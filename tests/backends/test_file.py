@@ -164,6 +164,7 @@ async def another_process(path: Path) -> AsyncGenerator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_one_process_at_a_time_and_it_is_named_until_it_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "rooms.db"
     async with another_process(path) as process:

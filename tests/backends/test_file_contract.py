@@ -15,6 +15,7 @@ from typing_extensions import override
 from partyroom.backends.file import Durability, FileBackend
 from partyroom.protocols import StorageBackend
 from partyroom.testing.backend_contract import BackendContract
+from tests.sizes import in_turn
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def moved_away(file: Path) -> Generator[None]:
 class TestFileBackend(BackendContract):
     """The shipped contract, on a file in a folder of its own."""
 
-    sequences = 4
+    sequences = 2
     durability: ClassVar[Durability] = "full"
 
     @override
@@ -59,6 +60,8 @@ class TestFileBackend(BackendContract):
 
 class TestFileBackendWithNormalDurability(TestFileBackend):
     """A crash of the process loses nothing either way."""
+
+    loops = in_turn(0, "asyncio", "trio")
 
     durability: ClassVar[Durability] = "normal"
 

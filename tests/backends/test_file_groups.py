@@ -99,7 +99,7 @@ async def test_rooms_that_are_too_many_to_be_known_are_found_again(
             assert 4 >= len(known(backend))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 100, 2047, 2048, 2049, 5000])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 100, 2047, 2048, 2049])
 async def test_any_number_of_rows_is_one_group(tmp_path: Path, count: int) -> None:
     async with FileBackend(tmp_path / "rooms.db") as backend:
         fence = await backend.claim(A)

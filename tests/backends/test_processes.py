@@ -22,6 +22,7 @@ def order(tmp_path: Path) -> Order:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_whoever_comes_second_is_told_the_owner_until_that_is_killed(order: Order) -> None:
     books, runtime = Books(), runtime_of(order)
     with Child("asyncio") as owner:
@@ -72,6 +73,7 @@ def test_another_process_reads_whole_states_while_rooms_write(order: Order, loop
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_another_process_sees_one_state_for_as_long_as_it_looks(order: Order) -> None:
     books = Books()
     with Child("asyncio") as owner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -26,6 +27,13 @@ OTHERS = [name for name in QUESTIONS if name not in RIVALS]
 MEASURED_FIRST = [name for name in RIVALS if name != "awake-room-key"]
 """What finds out that its rival is not there without starting a program of its own."""
 HERE = [loop for loop in LOOPS if loop != "uvloop" or installed("uvloop")]
+
+
+@pytest.fixture(autouse=True)
+def frozen() -> Iterator[None]:
+    """Leave the collector as it was: a question that is asked has it look at everything again."""
+    yield
+    gc.freeze()
 
 
 def on_loops(names: Iterable[str]) -> Iterator[Any]:

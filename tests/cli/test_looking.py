@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -412,19 +413,29 @@ def test_a_file_is_counted_for_machines(path: Path) -> None:
 # --- beside a running program ------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["rooms", "alarms", "check", "stats", "timeline", "export"])
-def test_a_look_is_taken_while_a_program_runs_on_the_file(path: Path, verb: str) -> None:
-    # In a process of its own, as it is in life.
-    command = [sys.executable, "-m", "partyroom", verb, str(path)]
+LOOKS = """
+import json, sys
+from tests.cli.command_line import run
+for verb in ("rooms", "alarms", "check", "stats", "timeline", "export"):
+    ran = run(verb, sys.argv[1])
+    print(json.dumps([verb, ran.code, ran.out, ran.err]))
+"""
+
+
+def test_looks_are_taken_while_a_program_runs_on_the_file(path: Path) -> None:
+    # In a process of their own, as it is in life.
+    command = [sys.executable, "-c", LOOKS, str(path)]
 
     async def look() -> subprocess.CompletedProcess[bytes]:
         async with FileBackend(path) as backend:
             await put(backend, StoredRoom(SEVEN, {"k": "new"}))
-            ran = await anyio.run_process(command, check=False)
+            ran = await anyio.run_process(command, cwd=Path(__file__).parents[2])
             await put(backend, StoredRoom(SEVEN, {"k": "newer"}))
             return ran
 
-    ran = anyio.run(look)
-    assert b"" == ran.stderr or verb == "export"
-    assert ran.returncode == (verb == "check")
-    assert (b"3 rooms" if verb == "check" else b"game") in ran.stdout
+    looks = [json.loads(line) for line in anyio.run(look).stdout.splitlines()]
+    assert ["rooms", "alarms", "check", "stats", "timeline", "export"] == [verb for verb, *_ in looks]
+    for verb, code, out, err in looks:
+        assert "" == err or verb == "export"
+        assert code == (verb == "check"), verb
+        assert ("3 rooms" if verb == "check" else "game") in out

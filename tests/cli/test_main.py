@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -122,38 +121,51 @@ def test_what_ends_a_command_gives_its_exit_code(
     assert told == capsys.readouterr().err
 
 
+# --- the streams -------------------------------------------------------------
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, bytes]]:
+    """Give a way to run a command on a stream of some encoding; it gives the exit code, and what was written."""
+
+    def run_it(*arguments: object, encoding: str = "utf-8") -> tuple[int, bytes]:
+        written = BytesIO()
+        monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, encoding))
+        monkeypatch.setattr(sys, "argv", ["partyroom", *map(str, arguments)])
+        code = __main__.run()
+        sys.stdout.flush()
+        return code, written.getvalue()
+
+    return run_it
+
+
+def test_text_that_a_terminal_cannot_show_ends_no_command(shell: Callable[..., tuple[int, bytes]], path: Path) -> None:
+    code, written = shell("rooms", path, encoding="ascii")
+    assert (0, True) == (code, rb"k\xe4se" in written)
+
+
+def test_lines_for_machines_are_json_in_any_encoding(shell: Callable[..., tuple[int, bytes]], path: Path) -> None:
+    for encoding in ("ascii", "utf-8"):
+        _, written = shell("rooms", path, "--json", encoding=encoding)
+        assert "käse" == json.loads(written.decode(encoding))["room"]
+
+
+def test_a_table_takes_the_width_that_it_is_given(
+    shell: Callable[..., tuple[int, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_file(tmp_path / "rooms.db", StoredRoom(RoomKey("draft", "a" * 200), {"k": 1}))
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = shell("rooms", path)[1].decode().splitlines()
+    assert (True, "a…") == (len(lines[1]) <= 60, re.findall("a…", lines[1])[0])
+
+
 # --- the process -------------------------------------------------------------
 
 
-def started(*arguments: object, **options: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a command as a person does: in a process of its own."""
-    command = [sys.executable, "-m", "partyroom", *map(str, arguments)]
-    return subprocess.run(
-        command, check=False, capture_output=True, env={**os.environ, **options}, stdin=subprocess.DEVNULL
-    )
-
-
-def test_a_command_ends_its_process_with_its_exit_code(path: Path, tmp_path: Path) -> None:
-    assert [1, 2] == [
-        started(*command).returncode for command in (["show", path, "draft", "x"], ["rooms", tmp_path / "none"])
-    ]
-
-
-def test_text_that_a_terminal_cannot_show_ends_no_command(path: Path) -> None:
-    ran = started("rooms", path, PYTHONIOENCODING="ascii")
-    assert (0, b"", True) == (ran.returncode, ran.stderr, rb"k\xe4se" in ran.stdout)
-
-
-def test_lines_for_machines_are_json_in_any_encoding(path: Path) -> None:
-    for encoding in ("ascii", "utf-8"):
-        ran = started("rooms", path, "--json", PYTHONIOENCODING=encoding)
-        assert "käse" == json.loads(ran.stdout.decode(encoding))["room"]
-
-
-def test_a_table_takes_the_width_that_it_is_given(tmp_path: Path) -> None:
-    path = make_file(tmp_path / "rooms.db", StoredRoom(RoomKey("draft", "a" * 200), {"k": 1}))
-    lines = started("rooms", path, COLUMNS="60").stdout.decode().splitlines()
-    assert (True, "a…") == (len(lines[1]) <= 60, re.findall("a…", lines[1])[0])
+def test_a_command_ends_its_process_with_its_exit_code(path: Path) -> None:
+    command = [sys.executable, "-m", "partyroom", "show", str(path), "draft", "x"]
+    ran = subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL, text=True)
+    assert (1, "", "there is no room draft/x\n") == (ran.returncode, ran.stdout, ran.stderr)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there, a pipe without a reader is any fault")

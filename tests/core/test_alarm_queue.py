@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from partyroom._core.alarm_queue import SPARE, AlarmQueue, Place
 from partyroom.protocols import Upcoming
 from partyroom.types import RoomKey
-from tests.sizes import examples
+from tests.sizes import examples, sizes
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -116,17 +116,19 @@ def test_a_taken_room_is_waking_until_it_is_heard_of() -> None:
 # --- the bounds --------------------------------------------------------------
 
 
-def test_putting_one_alarm_off_a_hundred_thousand_times_needs_no_memory() -> None:
+@sizes("times", 10_000, 100_000)
+def test_putting_one_alarm_off_many_times_needs_no_memory(times: int) -> None:
     queue = filled(row(0, 1), row(1, 2))
-    for second in range(100_000):
+    for second in range(times):
         queue.change(room(1), at(second))
     assert 2 == queue.size
     assert [room(2), room(1)] == drain(queue)
 
 
-def test_moving_one_alarm_up_and_down_a_hundred_thousand_times_needs_bounded_memory() -> None:
+@sizes("times", 10_000, 100_000)
+def test_moving_one_alarm_up_and_down_many_times_needs_bounded_memory(times: int) -> None:
     queue = filled(row(0, 1), row(1, 2))
-    for second in range(100_000):
+    for second in range(times):
         queue.change(room(1), at(-second))
         queue.change(room(1), at(second))
         assert queue.size <= 2 * len(queue) + SPARE

@@ -18,6 +18,7 @@ pytest.importorskip("apscheduler", reason="the extra `apscheduler` is not instal
 from apscheduler import AsyncScheduler
 
 from partyroom.examples.host_scheduler import HostScheduler
+from tests.sizes import in_turn
 
 
 class TestHostScheduler(AlarmSchedulerContract):
@@ -25,7 +26,8 @@ class TestHostScheduler(AlarmSchedulerContract):
 
     patience = 5.0
     on_real_time = True
-    tick = timedelta(milliseconds=30)
+    tick = timedelta(milliseconds=15)
+    loops = in_turn(0, "asyncio", "trio")
 
     @override
     def make_scheduler(self, clock: Clock, /) -> AlarmScheduler:

@@ -15,13 +15,17 @@ from partyroom.types import Commit, RoomKey
 
 pytest.importorskip("lmdb", reason="the extra `lmdb` is not installed")
 from partyroom.examples.lmdb_backend import lmdb_backend
+from tests.sizes import in_turn
 
 A = RoomKey("party", "a")
 MAP_SIZE = 2**26
 
 
 class TestLmdbBackend(BackendContract):
-    sequences = 4
+    """It has no part in what its adapter does on a loop, which is judged by the adapter's own tests on each."""
+
+    loops = in_turn(0, "asyncio", "trio")
+    sequences = 2
     path: Path
 
     @override

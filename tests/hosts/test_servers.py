@@ -251,7 +251,7 @@ async def test_a_flood_of_connections_is_bounded(server: str) -> None:
     def scenario(port: int) -> list[int]:
         refused: list[int] = []
         with ExitStack() as stack:
-            for _ in range(60):
+            for _ in range(30):
                 try:
                     stack.enter_context(dial(port, "/parties/chat/lobby"))
                 except InvalidStatus as error:
@@ -259,8 +259,8 @@ async def test_a_flood_of_connections_is_bounded(server: str) -> None:
         still_serves(port)
         return refused
 
-    async with chat_on(server, max_connections=20) as (port, _):
-        assert [503] * 40 == await in_thread(scenario, port)
+    async with chat_on(server, max_connections=10) as (port, _):
+        assert [503] * 20 == await in_thread(scenario, port)
 
 
 async def test_a_client_that_never_reads_is_closed_with_1013(server: str) -> None:
@@ -270,7 +270,7 @@ async def test_a_client_that_never_reads_is_closed_with_1013(server: str) -> Non
             dial(port, "/parties/chat/lobby?_pk=ann") as ann,
         ):
             assert "ann is here" == ann.recv(10)
-            for _ in range(5):
+            for _ in range(3):
                 ann.send("flood")
                 assert {"x" * 65536} == {ann.recv(10) for _ in range(100)}
             ann.send("still here")
@@ -278,7 +278,7 @@ async def test_a_client_that_never_reads_is_closed_with_1013(server: str) -> Non
             still_serves(port)
             return fetch(port, "POST", "/parties/chat/lobby")[1]
 
-    limits = Limits(outgoing_messages=200)
+    limits = Limits(outgoing_messages=100)
     async with chat_on(server, limits, close_timeout=timedelta(milliseconds=100)) as (port, _):
         assert b'"deaf": 1013' in await in_thread(scenario, port)
 

@@ -363,13 +363,14 @@ async def test_what_is_due_beyond_the_lookahead_is_read_when_the_rest_has_rung()
         assert [None, row(4, 4), row(8, 8)] == world.reads
 
 
-async def test_what_is_set_beyond_the_lookahead_is_not_held_and_yet_rings() -> None:
+@sizes("many", 200, 1000)
+async def test_what_is_set_beyond_the_lookahead_is_not_held_and_yet_rings(many: int) -> None:
     world = World(*(row(number, number) for number in range(1, 5)), lookahead=4)
     async with world.running():
         for number in range(100, 104):
             world.set(number, number)
         assert 4 == len(world.loop._queue)
-        for number in range(104, 1000):
+        for number in range(104, many):
             world.set(number, number)
         await world.clock.advance_to(110)
         assert [*range(1, 5), *range(100, 111)] == [seconds for seconds, _ in world.diary]
@@ -400,7 +401,7 @@ async def test_what_has_passed_is_held_also_beyond_the_lookahead() -> None:
         assert [*(room(number) for number in range(8)), room(50)] == world.rung
 
 
-@sizes("ringing", 3000, 30_000)
+@sizes("ringing", 1500, 30_000)
 async def test_of_a_million_pending_alarms_only_the_next_are_held(ringing: int) -> None:
     pending = 1_000_000
     world = World(lookahead=1000)

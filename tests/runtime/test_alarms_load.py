@@ -42,7 +42,7 @@ def rooms(tower: Tower) -> list[str]:
     return [what.partition(" ")[0] for _, what in tower.book]
 
 
-@sizes("number", 300, 10_000)
+@sizes("number", 200, 10_000)
 async def test_all_that_is_due_at_one_instant_rings_in_order_and_leaves_no_room_awake(
     anyio_backend: object, tower: Tower, number: int
 ) -> None:
@@ -58,7 +58,7 @@ async def test_all_that_is_due_at_one_instant_rings_in_order_and_leaves_no_room_
 
 
 @pytest.mark.parametrize("kind", ["memory", "file", "patient"])
-@sizes("number", 400, 10_000)
+@sizes("number", 300, 10_000)
 async def test_after_an_outage_all_ring_at_once_in_order_within_bounds(
     tmp_path: Path, anyio_backend: object, tower: Tower, kind: str, number: int
 ) -> None:

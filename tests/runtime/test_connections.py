@@ -33,6 +33,7 @@ from partyroom import (
     RuntimeStateError,
 )
 from partyroom.testing import Harness, HarnessOptions
+from tests.sizes import sizes
 
 pytestmark = pytest.mark.anyio
 
@@ -480,7 +481,8 @@ async def test_a_state_that_cannot_be_kept_is_refused_and_the_one_before_stays(
 # --- sleep -------------------------------------------------------------------
 
 
-async def test_hundreds_of_clients_notice_nothing_of_their_room_s_sleep(play: Play) -> None:
+@sizes("clients_of_a_room", 100, 300)
+async def test_hundreds_of_clients_notice_nothing_of_their_room_s_sleep(play: Play, clients_of_a_room: int) -> None:
     async def answer(hall: Hall, message: str | bytes, sender: Connection) -> None:
         sender.send(f"{sender.id} {sender.uri} {','.join(sender.tags)} {sender.state} {message!s}")
         sender.set_state(sender.state + 1)
@@ -488,13 +490,13 @@ async def test_hundreds_of_clients_notice_nothing_of_their_room_s_sleep(play: Pl
 
     play.on_message = answer
     play.tags = lambda connection: [connection.id]
-    names = [str(number) for number in range(300)]
+    names = [str(number) for number in range(clients_of_a_room)]
     async with play.open() as (harness, room):
         clients = [await harness.connect(room, id=name, uri=f"u{name}", state=0) for name in names]
         for turn in range(3):
             await harness.advance(timedelta(hours=1))
             assert (1 if play.mode == "stays" else 0) == harness.runtime.statistics().awake
-            for client in clients[::50]:
+            for client in clients[::20]:
                 await client.send("hi")
                 await client.expect(f"{client.id} u{client.id} {client.id} {turn} hi")
         await room.call(say, "everybody")

@@ -45,62 +45,37 @@ class Contract(BackendContract):
         return self.make()
 
 
-def python(code: str, *options: str) -> None:
-    subprocess.run([sys.executable, *options, "-c", code], check=True, cwd=ROOT)
+def test_it_needs_no_test_runner_and_unittest_can_run_it_and_without_trio_it_runs_on_asyncio_alone() -> None:
+    program = """
+import sys
+sys.modules["trio"] = None
+from partyroom.backends.memory import MemoryBackend
+from partyroom.testing.backend_contract import BackendContract
+print(*sorted({"pytest", "unittest", "hypothesis"} & {*sys.modules}), "imported"); import unittest
+class MemoryTest(BackendContract, unittest.TestCase):
+    make_backend = staticmethod(MemoryBackend)
+suite = unittest.defaultTestLoader.loadTestsFromTestCase(MemoryTest)
+names = [test._testMethodName for test in suite]
+result = unittest.TestResult()
+unittest.TestSuite([MemoryTest("test_odd_keys"), MemoryTest("test_atomic")]).run(result)
+print(len(names), result.testsRun, result.wasSuccessful())
+
+class Contract(BackendContract):
+    def make_backend(self): raise LookupError
+try: Contract().test_atomic()
+except LookupError: print("asyncio")
+Contract.loops = ("trio",)
+Contract().test_atomic()
+"""
+    ran = subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert ["imported", f"{len(CASES)} 2 True", "asyncio"] == ran.stdout.splitlines()
 
 
-def test_unittest_can_run_it() -> None:
-    python(
-        "import unittest\n"
-        "from partyroom.backends.memory import MemoryBackend\n"
-        "from partyroom.testing.backend_contract import BackendContract\n"
-        "class MemoryTest(BackendContract, unittest.TestCase):\n"
-        "    make_backend = staticmethod(MemoryBackend)\n"
-        "result = unittest.TestResult()\n"
-        "unittest.defaultTestLoader.loadTestsFromTestCase(MemoryTest).run(result)\n"
-        f"assert (result.testsRun, result.wasSuccessful()) == ({len(CASES)}, True), result\n"
-    )
-
-
-def test_importing_it_imports_no_test_runner() -> None:
-    python(
-        "import sys; import partyroom.testing.backend_contract; "
-        "assert not {'pytest', 'unittest', 'hypothesis'} & {*sys.modules}, 'a test runner was imported'"
-    )
-
-
-def test_without_trio_it_runs_on_asyncio_alone() -> None:
-    python(
-        "import sys; sys.modules['trio'] = None\n"
-        "from partyroom.testing.backend_contract import BackendContract\n"
-        "class Judged(Exception): pass\n"
-        "class Contract(BackendContract):\n"
-        "    def make_backend(self): raise Judged\n"
-        "try: Contract().test_atomic()\n"
-        "except Judged: sys.exit(0)\n"
-        "sys.exit(1)\n"
-    )
-    python(
-        "import sys; sys.modules['trio'] = None\n"
-        "from partyroom.testing.backend_contract import BackendContract\n"
-        "class Contract(BackendContract):\n"
-        "    loops = ('trio',)\n"
-        "    def make_backend(self): raise AssertionError\n"
-        "Contract().test_atomic()\n"
-    )
-
-
-def test_without_docstrings_a_clause_goes_by_the_name_of_its_case() -> None:
-    python(
-        "import sys\n"
-        "from partyroom.errors import BrokenContractError\n"
-        "from partyroom.testing.backend_contract import BackendContract\n"
-        "class Contract(BackendContract):\n"
-        "    def make_backend(self): return None\n"
-        "try: Contract().test_atomic()\n"
-        "except BrokenContractError as error: sys.exit(not error.clause.startswith('test_atomic (test_atomic, on'))\n",
-        "-OO",
-    )
+def test_without_docstrings_a_clause_goes_by_the_name_of_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where Python is told to drop them."""
+    monkeypatch.setattr(BackendContract.test_bytes_are_kept_exactly, "__doc__", None)
+    found = broken(Contract(Doubling), "test_bytes_are_kept_exactly")
+    assert found.clause.startswith("test_bytes_are_kept_exactly (test_bytes_are_kept_exactly, on ")
 
 
 def test_every_case_states_its_clause() -> None:

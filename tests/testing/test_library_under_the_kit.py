@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-in_many_orders = sizes("seeds", 12, 200)
+in_many_orders = sizes("seeds", 8, 200)
 
 
 @pytest.fixture(params=["memory", "file"])

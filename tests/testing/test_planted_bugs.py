@@ -17,12 +17,14 @@ import pytest
 from partyroom import Alarm, Room
 from partyroom.errors import BrokenInvariantError
 from partyroom.testing import Harness, every_crash, many_orders
+from tests.sizes import is_thorough
 
 pytestmark = pytest.mark.anyio
 
 Check = Callable[[Harness], Awaitable[None]]
 START = datetime(2030, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+SEEDS = 100 if is_thorough() else 30
 
 
 async def crashes(scenario: Check, invariant: Check, parties: Mapping[str, Any]) -> str:
@@ -30,7 +32,7 @@ async def crashes(scenario: Check, invariant: Check, parties: Mapping[str, Any])
 
 
 async def orders(scenario: Check, invariant: Check, parties: Mapping[str, Any]) -> str:
-    return str(await many_orders(scenario, invariant, parties=parties))
+    return str(await many_orders(scenario, invariant, parties=parties, seeds=range(SEEDS)))
 
 
 async def strict(scenario: Check, invariant: Check, parties: Mapping[str, Any]) -> str:
@@ -232,7 +234,7 @@ BUGS = {
         orders,
         (increment_in_two, two_are_counted, {"counter": SplitCounter}),
         (increment_in_one, two_are_counted, {"counter": WholeCounter}),
-        [100, 1],
+        [SEEDS, 1],
     ),
     "an alarm re-armed before the work is stored": (
         crashes,

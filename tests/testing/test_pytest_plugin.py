@@ -17,7 +17,7 @@ from datetime import timedelta
 import pytest
 
 from partyroom import Alarm, Room
-from partyroom.testing import BlockingHarness, FakeClock, Harness
+from partyroom.testing import FakeClock, Harness
 
 
 class Draft(Room):
@@ -60,7 +60,7 @@ class Test{framework}:
 
 BLOCKING = """
 def test_it(blocking_harness, fake_clock):
-    assert isinstance(blocking_harness, BlockingHarness)
+    assert type(blocking_harness).__name__ == 'BlockingHarness'
     assert blocking_harness.clock is fake_clock
     room = blocking_harness.parties["draft"].get("alice")
     room.connect().send("Dear diary")
@@ -69,7 +69,7 @@ def test_it(blocking_harness, fake_clock):
 
 
 def test_a_clock_alone(fake_clock):
-    assert isinstance(fake_clock, FakeClock)
+    assert type(fake_clock).__name__ == 'FakeClock'
 """
 
 OPTIONS = """
@@ -86,13 +86,39 @@ class TestOptions:
         assert [each.due.hour for each in await harness.pending()] == [1]
 """
 
+LATE = """
+import sys
+from datetime import timedelta
+
+import pytest
+
+
+def test_nothing_is_imported():
+    assert not any(name.split(".")[0] == "partyroom" for name in sys.modules)
+
+
+@pytest.fixture
+def parties():
+    import partyroom
+
+    class Draft(partyroom.Room):
+        async def on_message(self, message, sender):
+            await self.ctx.storage.put("text", message)
+            await self.ctx.storage.set_alarm(timedelta(days=30))
+
+        async def on_alarm(self, alarm):
+            await self.ctx.storage.delete_all()
+
+    return {"draft": Draft}
+"""
+
 WRONG = """
 import pytest
 
 def test_that_is_no_coroutine(harness):
     pass
 
-@pytest.mark.anyio
+@pytest.mark.asyncio
 async def test_without_parties(harness):
     pass
 """
@@ -122,29 +148,19 @@ def test_the_harness_fixture_works_under_each_framework_side_by_side(tmp_path: P
 
 
 def test_the_harness_fixture_works_in_the_automatic_mode_of_one_framework(tmp_path: Path) -> None:
-    program = PROGRAM + ASYNC.format(framework="asyncio")
-    assert "2 passed" in run(tmp_path, program, "-o", "asyncio_mode=auto", *ASYNCIO)
-
-
-def test_the_blocking_fixture_needs_no_framework(tmp_path: Path) -> None:
-    program = PROGRAM + BLOCKING
-    assert "2 passed" in run(tmp_path, program)
-
-
-def test_a_fixture_that_cannot_be_given_says_why(tmp_path: Path) -> None:
-    output = run(tmp_path, WRONG, *ANYIO)
+    """And where it cannot be given, it says why."""
+    (tmp_path / "test_wrong.py").write_text(WRONG, encoding="utf-8")
+    output = run(tmp_path, PROGRAM + ASYNC.format(framework="asyncio"), "-o", "asyncio_mode=auto", *ASYNCIO)
+    assert "2 passed, 2 errors" in output
     assert "the fixture `harness` is for tests that are coroutines" in output
     assert "define a fixture `parties` that gives the parties under test" in output
 
 
 def test_a_run_that_asks_for_no_fixture_imports_nothing_of_the_library(tmp_path: Path) -> None:
+    """And the blocking fixture needs no framework."""
     shim = ROOT / "partyroom" / "testing" / "_pytest_shim.py"
     (tmp_path / "_partyroom_pytest.py").write_text(shim.read_text(encoding="utf-8"), encoding="utf-8")
-    (tmp_path / "test_program.py").write_text(
-        "import sys\ndef test_it():\n    assert not any(name.split('.')[0] == 'partyroom' for name in sys.modules)\n"
-        "def test_fixture(fake_clock):\n    assert 'partyroom.testing' in sys.modules\n",
-        encoding="utf-8",
-    )
+    (tmp_path / "test_program.py").write_text(LATE + BLOCKING, encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     command = [sys.executable, "-m", "pytest", "-p", "_partyroom_pytest", "-p", "no:cacheprovider"]
     answer = subprocess.run(
@@ -155,7 +171,7 @@ def test_a_run_that_asks_for_no_fixture_imports_nothing_of_the_library(tmp_path:
         capture_output=True,
         text=True,
     )
-    assert "2 passed" in answer.stdout
+    assert "3 passed" in answer.stdout
 
 
 def test_the_front_is_installed_beside_the_package() -> None:

@@ -40,7 +40,7 @@ async def hour(digests: dict[str, int], rooms: int) -> None:
             digests[digest] = digests.get(digest, 0) + 1
 
 
-@sizes("rooms", 100, 1000)
+@sizes("rooms", 40, 1000)
 def test_the_logs_of_every_run_on_every_loop_are_the_same(rooms: int) -> None:
     loops: list[tuple[str, dict[str, Any]]] = [each for name, each in BACKENDS.items() if name != "eager" or EAGER]
     digests: dict[str, int] = {}
