@@ -7,15 +7,19 @@ import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from anyio import create_task_group, from_thread
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from partyroom.backends.file import FileBackend
 from partyroom.backends.memory import MemoryBackend
 from partyroom.examples import chat_page
 from tests.hosts.servers import in_thread, serve
@@ -98,6 +102,52 @@ async def test_two_windows_chat_see_each_other_and_see_the_room_cleared(tmp_path
     app = chat_page.create_app(MemoryBackend(), clear_after=timedelta(seconds=3))
     async with serve("uvicorn", app) as port:
         await in_thread(scenario, port, tmp_path)
+
+
+def retype(port: int, folder: Path, go_down: Callable[[], None], come_up: Callable[[], None]) -> None:
+    """Be in the middle of a word when the server goes away."""
+    with browser(folder / "profile") as driver:
+        driver.get(f"http://127.0.0.1:{port}/?name=ann")
+        wait_for(driver, "people", "Here: ann")
+        say(driver, "first")
+        wait_for(driver, "log", "ann: first")
+        field = driver.find_element(By.ID, "text")
+        field.send_keys("half a th")
+        go_down()
+        wait_for(driver, "people", "Connecting again…")
+        field.send_keys("ought\n")
+        assert "half a thought" == field.get_property("value"), "it could not be sent, so it stays"
+        come_up()
+        wait_for(driver, "people", "Here: ann")
+        wait_for(driver, "log", "ann: first")
+        assert "half a thought" == field.get_property("value")
+        field.send_keys("\n")
+        wait_for(driver, "log", "ann: first\nann: half a thought")
+        assert not field.get_property("value")
+
+
+@pytest.mark.anyio
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="there is no chromium with its chromedriver")
+async def test_what_was_typed_stays_while_the_page_connects_again(tmp_path: Path) -> None:
+    down, up, over = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def look() -> None:
+        try:
+            await in_thread(
+                retype, port, tmp_path, partial(from_thread.run_sync, down.set), partial(from_thread.run_sync, up.set)
+            )
+        finally:
+            for each in (down, up, over):
+                each.set()
+
+    async with create_task_group() as tasks:
+        async with serve("uvicorn", chat_page.create_app(FileBackend(tmp_path / "rooms.db"))) as port:
+            tasks.start_soon(look)
+            await down.wait()
+        await up.wait()
+        async with serve("uvicorn", chat_page.create_app(FileBackend(tmp_path / "rooms.db")), port):
+            await over.wait()
 
 
 def test_it_is_served_by_uvicorn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

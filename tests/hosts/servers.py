@@ -28,20 +28,21 @@ SERVERS: dict[str, tuple[str, str]] = {
 """Each with the loop that it needs."""
 
 
-def listening() -> socket.socket:
+def listening(port: int = 0) -> socket.socket:
     """Give a socket that clients can connect to from now on, so that nobody has to wait for the server."""
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
     listener.listen(1024)
     listener.setblocking(False)
     return listener
 
 
 @asynccontextmanager
-async def serve(kind: str, app: Any) -> AsyncGenerator[int]:
-    """Serve an application for as long as the block runs, and give the port."""
-    with closing(listening()) as listener:
-        port: int = listener.getsockname()[1]
+async def serve(kind: str, app: Any, port: int = 0) -> AsyncGenerator[int]:
+    """Serve an application for as long as the block runs, and give the port; 0 for any that is free."""
+    with closing(listening(port)) as listener:
+        port = listener.getsockname()[1]
         run, stop = uvicorn_server(app, kind, listener) if "uvicorn" in kind else hypercorn_server(app, kind, listener)
         async with create_task_group() as tasks:
             tasks.start_soon(run)

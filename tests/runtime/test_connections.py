@@ -18,6 +18,7 @@ import pytest
 from typing_extensions import Unpack, override
 
 from partyroom import (
+    Alarm,
     Connection,
     ConnectionClosedError,
     ConnectRejectedError,
@@ -48,6 +49,7 @@ class Play:
     on_connect: Callable[[Hall, Connection], Awaitable[None]] | None = None
     on_message: Callable[[Hall, str | bytes, Connection], Awaitable[None]] | None = None
     on_close: Callable[[Hall, Connection], Awaitable[None]] | None = None
+    on_error: Callable[[Hall, Connection, Exception], Awaitable[None]] | None = None
     heard: list[Any] = attrs.Factory(list[Any])
     instances: int = 0
     seen_by_constructor: list[str] = attrs.Factory(list[str])
@@ -60,7 +62,7 @@ class Play:
     async def open(self, **options: Unpack[HarnessOptions]) -> AsyncGenerator[tuple[Harness, RoomHandle]]:
         """Open a harness in this mode, and give a room of it."""
         options["strict_hibernation"] = self.mode == "strict"
-        async with Harness({"hall": self.hall, "deaf": Deaf}, **options) as harness:
+        async with Harness({"hall": self.hall, "deaf": Deaf, "desk": Desk}, **options) as harness:
             yield harness, harness.parties["hall"].get("a")
 
 
@@ -93,8 +95,13 @@ class Hall(Room):
         if self.play.on_close is not None:
             await self.play.on_close(self, connection)
 
+    async def on_alarm(self, alarm: Alarm) -> None:
+        self.play.heard.append(alarm.name)
+
     async def on_error(self, connection: Connection, error: Exception) -> None:
         self.play.heard.append((connection.id, str(error)))
+        if self.play.on_error is not None:
+            await self.play.on_error(self, connection, error)
 
 
 class Deaf(Room):
@@ -104,6 +111,23 @@ class Deaf(Room):
         sender.send("never sent")
         error = "a secret"
         raise ValueError(error)
+
+
+class Desk(Room):
+    """Takes complaints."""
+
+    async def complain(self, caller: RoomHandle, word: str) -> str:
+        complaints = [*await self.ctx.storage.get("complaints", ()), word]
+        await self.ctx.storage.put("complaints", complaints)
+        if word == "refused":
+            raise SpoilError(word)
+        return await self.ctx.parties["hall"].get(caller.id).call(acknowledge, len(complaints))
+
+
+async def acknowledge(hall: Hall, number: int) -> str:
+    """Be called back along the chain."""
+    await hall.ctx.storage.put("acknowledged", number)
+    return f"complaint {number} of {hall.ctx.id}"
 
 
 class SpoilError(Exception):
@@ -419,6 +443,71 @@ async def test_on_error_hears_of_every_error_as_the_very_next_event(play: Play) 
         await ann.close()
         await harness.settle()
     assert [("ann", "bad"), "good", ("ann", 1000, "", True), ("ann", "ann left")] == play.heard
+
+
+async def fail(_hall: Hall, message: str | bytes, sender: Connection) -> None:
+    sender.send("never sent")
+    raise SpoilError(message)
+
+
+async def test_on_error_may_call_other_rooms_which_may_call_back(play: Play) -> None:
+    async def complain(hall: Hall, connection: Connection, error: Exception) -> None:
+        desk = hall.ctx.parties["desk"].get("front")
+        me = hall.ctx.parties["hall"].get(hall.ctx.id)
+        connection.send(await desk.call(Desk.complain, me, str(error)))
+        assert 1 == await hall.ctx.storage.get("acknowledged")
+        with pytest.raises(SpoilError, match="refused"):
+            await desk.call(Desk.complain, me, "refused")
+
+    play.on_message, play.on_error = fail, complain
+    async with play.open() as (harness, room):
+        client = await harness.connect(room)
+        with harness.expect_error(SpoilError, "refused"):
+            await client.send("bad")
+            await client.expect("complaint 1 of a")
+        assert {"acknowledged": 1} == await harness.stored(room)
+        assert {"complaints": ["bad"]} == await harness.stored(harness.parties["desk"].get("front"))
+        assert [] == [each for each in harness.errors if not each.heard]
+
+
+async def test_on_error_is_an_event_like_any_other(play: Play) -> None:
+    """It stores, sets alarms, sends to all, starts tasks and lists the rooms of other parties; all of it at once or not at all."""
+
+    async def recover(hall: Hall, connection: Connection, error: Exception) -> None:
+        ctx = hall.ctx
+        async with ctx.storage.transaction():
+            await ctx.storage.put("error", str(error))
+        await ctx.storage.set_alarm(timedelta(minutes=1), name="repair")
+        await ctx.storage.sync()
+        ctx.broadcast(f"{connection.id} spoilt it")
+        ctx.start_soon(ctx.clock.sleep, timedelta(seconds=1))
+        await ctx.clock.sleep(timedelta(seconds=1))
+        play.heard.append((await ctx.parties["desk"].rooms(), await ctx.parties["hall"].rooms()))
+        if error.args == ("twice",):
+            await ctx.storage.put("error", "never stored")
+            await ctx.storage.delete_alarm("repair")
+            ctx.broadcast("never sent")
+            raise SpoilError("again")
+
+    play.on_message, play.on_error = fail, recover
+    async with play.open() as (harness, room):
+        ann, bob = await harness.connect(room, id="ann"), await harness.connect(room, id="bob")
+        await ann.send("bad")
+        await harness.advance(timedelta(seconds=1))
+        for each in (ann, bob):
+            await each.expect("ann spoilt it")
+        assert {"error": "bad"} == await harness.stored(room)
+        assert [("repair", harness.now() + timedelta(seconds=59))] == [
+            (each.name, each.next_time) for each in await room.list_alarms()
+        ]
+        await harness.advance(timedelta(minutes=2))
+        with harness.expect_error(SpoilError, "again"):
+            await bob.send("twice")
+            await harness.advance(timedelta(seconds=1))
+        assert {"error": "twice"} == await harness.stored(room), "what it stored by sync stands, the rest is taken back"
+        for each in (ann, bob):
+            await each.expect()
+    assert [("ann", "bad"), ([], ["a"]), "repair", ("bob", "twice"), ([], ["a"])] == play.heard[:5]
 
 
 async def test_without_on_error_the_log_has_room_event_and_traceback_and_the_client_nothing(
