@@ -19,7 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter, process_time
-from typing import Literal
+from typing import Literal, TypeVar
 
 import anyio
 import attrs
@@ -46,10 +46,17 @@ else:
         return {"peak in MB": getrusage(RUSAGE_SELF).ru_maxrss * UNIT / 1_000_000}
 
 
+T = TypeVar("T")
+
 VALUE = "a small value that is not the same twice: "
 TURNS = 10
 """How often what is measured and what is measured beside it take turns."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def apart(body: Callable[[str, bool], T], loop: str, quick: bool) -> T:
+    """Measure in a process of its own, so that its memory is its own; at tiny size in this one, for one takes a second to begin."""
+    return body(loop, quick) if quick else in_fresh_process(body, loop, quick)
 
 
 class Writer(Room):
@@ -317,10 +324,12 @@ async def busy_and_idle(folder: Path, rooms: int, count: int) -> tuple[float, fl
     return idle, busy, sorted(found)[len(found) * 99 // 100]
 
 
-def measure_busy(loop: str, quick: bool) -> tuple[float, float, float]:
-    """Measure with a hundred callers in a hundred rooms."""
+def measure_busy(loop: str, quick: bool) -> tuple[float, Sample]:
+    """Measure with a hundred callers in a hundred rooms; give the 99th percentile in milliseconds, and the rates."""
     with tempfile.TemporaryDirectory() as name:
-        return run_on(loop, partial(busy_and_idle, Path(name), 10 if quick else 100, 50 if quick else 5_000))
+        body = partial(busy_and_idle, Path(name), 10 if quick else 100, 50 if quick else 5_000)
+        idle, busy, late = run_on(loop, body)
+    return late * 1000, Sample(busy, idle, {"p99 in ms": late * 1000, **peak_megabytes()})
 
 
 @question(
@@ -332,8 +341,7 @@ def measure_busy(loop: str, quick: bool) -> tuple[float, float, float]:
     aim=0.2,
 )
 def _busy(loop: str, quick: bool) -> Sample:
-    idle, busy, late = measure_busy(loop, quick)
-    return Sample(busy, idle, {"p99 in ms": late * 1000})
+    return apart(measure_busy, loop, quick)[1]
 
 
 @question(
@@ -344,8 +352,7 @@ def _busy(loop: str, quick: bool) -> Sample:
     aim=10,
 )
 def _busy_p99(loop: str, quick: bool) -> Sample:
-    _, _, late = measure_busy(loop, quick)
-    return Sample(late * 1000)
+    return Sample(apart(measure_busy, loop, quick)[0])
 
 
 # --- reads -------------------------------------------------------------------
@@ -353,6 +360,11 @@ def _busy_p99(loop: str, quick: bool) -> Sample:
 
 @question("cached-get", "a cached get inside an event", "a dict look-up and the codec's decode", at_least=3, aim=2)
 def _cached(loop: str, quick: bool) -> Sample:
+    return apart(cached, loop, quick)
+
+
+def cached(loop: str, quick: bool) -> Sample:
+    """Read one value again and again."""
     count = 200 if quick else 100_000
 
     async def main() -> Sample:
@@ -369,7 +381,7 @@ def _cached(loop: str, quick: bool) -> Sample:
                 for _ in range(each):
                     codec.decode(known["key"])
                 theirs += process_time() - begin
-        return Sample(ours / count * MICRO, theirs / count * MICRO)
+        return Sample(ours / count * MICRO, theirs / count * MICRO, peak_megabytes())
 
     return run_on(loop, main)
 
@@ -399,6 +411,11 @@ async def read_in_turns(path: Path, rooms: int, keys: Sequence[str], read: Read)
     aim=2,
 )
 def _uncached(loop: str, quick: bool) -> Sample:
+    return apart(uncached, loop, quick)
+
+
+def uncached(loop: str, quick: bool) -> Sample:
+    """Read twenty values in each of some rooms that were just woken, each once."""
     rooms = 10 if quick else 500
     keys = [f"key {number}" for number in range(20)]
 
@@ -415,11 +432,12 @@ def _uncached(loop: str, quick: bool) -> Sample:
         run_on(loop, partial(write, path))
         ours, theirs = run_on(loop, partial(read_in_turns, path, rooms, keys, read))
     count = rooms * len(keys)
-    return Sample(ours / count * MICRO, theirs / count * MICRO)
+    return Sample(ours / count * MICRO, theirs / count * MICRO, peak_megabytes())
 
 
-def wake(loop: str, count: int) -> Sample:
-    """Wake so many rooms, each reading a value."""
+def wake(loop: str, quick: bool) -> Sample:
+    """Wake some rooms, each reading a value."""
+    count = 50 if quick else 10_000
 
     async def read(found: Sequence[RoomHandle]) -> float:
         return await calls(found, Writer.read, len(found), 100)
@@ -439,7 +457,7 @@ def wake(loop: str, count: int) -> Sample:
     aim=4,
 )
 def _cold(loop: str, quick: bool) -> Sample:
-    return wake(loop, 50) if quick else in_fresh_process(wake, loop, 10_000)
+    return apart(wake, loop, quick)
 
 
 # --- a large file ------------------------------------------------------------

@@ -40,7 +40,7 @@ def row(answer: Answer, earlier: Mapping[str, Any] | None = None) -> str:
         bar(asked, asked.aim),
         VERDICTS[answer.verdict],
     ).rstrip()
-    notes = [note(name, value, asked.unit) for name, value in answer.rivals.items()]
+    notes = _notes(answer)
     if answer.missing:
         notes.append(f"nothing beside it: {answer.missing}")
     if earlier is not None:
@@ -87,7 +87,7 @@ SHORT_VERDICTS: Final = {"aim": "aim", "ok": "bar", "short": "**short**", "": ""
 
 
 def as_markdown(answers: Sequence[Answer], environment: str) -> str:
-    """Give the answers as two tables: those with a bar, and the rivals beside."""
+    """Give the answers as tables: those with a bar, what else was measured in their runs, and the rivals beside."""
     by_question: dict[str, dict[str, Answer]] = {}
     for answer in answers:
         by_question.setdefault(answer.question.name, {})[answer.loop] = answer
@@ -101,6 +101,9 @@ def as_markdown(answers: Sequence[Answer], environment: str) -> str:
             *(_judged_row(found) for found in judged),
             "",
         ]
+    noted = [found for found in judged if _first(found).rivals]
+    if noted:
+        lines += ["| what | in the same runs |", "|---|---|", *(_noted_row(_first(found)) for found in noted), ""]
     if others:
         lines += [
             "| what | rival | partyroom | rival | ratio |",
@@ -131,9 +134,17 @@ def _cell(answer: Answer) -> str:
     return f"{figure(answer.ratio, 'x')} {SHORT_VERDICTS[answer.verdict]} ({ours})"
 
 
+def _noted_row(answer: Answer) -> str:
+    return _line([answer.question.text, "; ".join(_notes(answer))])
+
+
+def _notes(answer: Answer) -> list[str]:
+    return [note(name, value, answer.question.unit) for name, value in answer.rivals.items()]
+
+
 def _rival_row(answer: Answer) -> str:
     asked = answer.question
-    also = "".join(f"; {note(name, value, asked.unit)}" for name, value in answer.rivals.items())
+    also = "".join(f"; {each}" for each in _notes(answer))
     beside = "" if answer.beside is None else figure(answer.beside, asked.unit)
     ratio = "" if answer.ratio is None else figure(answer.ratio, "x")
     return _line([asked.text, asked.beside_text + also, figure(answer.ours, asked.unit), beside, ratio])
