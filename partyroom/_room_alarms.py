@@ -19,6 +19,7 @@ from typing import Final, Protocol
 from typing_extensions import override
 
 from partyroom._core.alarm_life import look_at, new_row, pause, resume, ring_again
+from partyroom._core.alarm_table import AlarmTable
 from partyroom._core.instants import from_micros, to_micros
 from partyroom._core.keys import check_name
 from partyroom._core.units import Place, Unit, unit_of
@@ -111,7 +112,9 @@ class RoomAlarms(Storage):
         random = self._room.services.random
         encoded = None if payload is None else self._encode(payload, row_name, "payload of alarm ")
         now = self._now()
-        current = await self._find_alarm(unit, row_name)
+        # Read in any case: an event that changes an alarm is sealed only when all are known.
+        table = self._room.state.known_alarms or await self._room.state.alarms()
+        current = _look_up(table, unit, row_name)
         ringing = unit.root.ringing
         try:
             row = new_row(
@@ -207,24 +210,7 @@ class RoomAlarms(Storage):
         return to_micros(self._room.services.clock.clock.now())
 
     async def _find_alarm(self, unit: Unit, name: str) -> AlarmRow | None:
-        state = self._room.state
-        # Read in any case: an event that changes an alarm is sealed only when all are known.
-        table = state.known_alarms
-        if table is None:
-            table = await state.alarms()
-        step: Unit | None = unit
-        while step is not None:
-            writes = step.writes
-            if writes is not None:
-                if name in writes.alarms:
-                    return writes.alarms[name]
-                if writes.clear:
-                    return None
-            step = step.parent
-        ringing = unit.root.ringing
-        if ringing is not None and ringing.name == name:
-            return None
-        return table.rows.get(name)
+        return _look_up(await self._room.state.alarms(), unit, name)
 
     async def _all_alarms(self, unit: Unit) -> list[AlarmRow]:
         found: dict[str, AlarmRow | None] = dict((await self._room.state.alarms()).rows)
@@ -235,3 +221,18 @@ class RoomAlarms(Storage):
                 found.clear()
             found.update(writes.alarms)
         return [row for row in found.values() if row is not None]
+
+
+def _look_up(table: AlarmTable, unit: Unit, name: str) -> AlarmRow | None:
+    """Give an alarm as the code of ``unit`` sees it: its own layers over what is stored, the ringing one unset (G11)."""
+    step: Unit | None = unit
+    while step is not None:
+        writes = step.writes
+        if writes is not None:
+            if name in writes.alarms:
+                return writes.alarms[name]
+            if writes.clear:
+                return None
+        step = step.parent
+    ringing = unit.root.ringing
+    return None if ringing is not None and ringing.name == name else table.rows.get(name)
