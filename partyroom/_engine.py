@@ -13,7 +13,7 @@ Must never outlive its run: a runtime that is entered again gets a new engine.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from logging import Logger
 from random import Random  # noqa: TID251 - the type of what is given
@@ -36,6 +36,7 @@ from partyroom._native import Loop, OneShot
 from partyroom._room_clock import ClockParts
 from partyroom._room_runner import RoomRunner
 from partyroom._run_tasks import RunTasks
+from partyroom._scheduling import Scheduling
 from partyroom._services import AwakeRoom, Keeper, Probe, RoomFactory, Services
 from partyroom._timers import Timers
 from partyroom._work import Work
@@ -52,8 +53,6 @@ GOING_AWAY: Final = 1001
 """The close code of an end-point that goes away (RFC 6455, 7.4.1)."""
 SERVICE_RESTART: Final = 1012
 """The close code of an end-point that comes back (RFC 6455's registry: Service Restart)."""
-LONGEST_BACK_OFF: Final = 10
-"""A room that cannot be woken for its alarm is tried again after 2, 4, 8 ... and at most 1,024 seconds."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -88,17 +87,13 @@ class Engine(Keeper):
         self._connections: dict[RoomKey, Connections] = {}
         self._busy = 0
         self._rested: OneShot[None] | None = None
-        self._failed_starts: dict[RoomKey, int] = {}
-        self._told: set[type[object]] = set()
-        self._scheduling = CancelScope(shield=True)
+        self._ringing = CancelScope(shield=True)
         self.loop = loop
         self.closing = False
-        self._is_crashed = False
         """Whether nothing new is taken from hosts."""
+        self._is_crashed = False
         self._is_over = False
         """Whether nothing new is taken from rooms either."""
-        self.alarm_listener: Callable[[RoomKey, datetime | None], None] | None = None
-        """Hears of every alarm that was stored, moved or deleted; for tests."""
         self.work = Work(loop)
         self.workers = Workers(loop, self.work, self._tasks.start)
         watch = None if settings.probe is None else settings.probe.around_commit
@@ -110,6 +105,7 @@ class Engine(Keeper):
         self._monotonic = Timers(loop, self.work, self._ticks, self._sleep)
         self._idle = IdleRooms(self._monotonic, self._ticks, settings.idle_timeout, self._put_all_to_sleep)
         self._wall = Timers(loop, self.work, lambda: to_micros(clock.now()), self._sleep_until)
+        self.scheduling = Scheduling(self._choose_scheduler(), clock, settings.log)
         self.services = Services(
             loop=loop,
             work=self.work,
@@ -124,15 +120,18 @@ class Engine(Keeper):
             random=settings.random,
             log=settings.log,
             keeper=self,
+            scheduling=self.scheduling,
             spawn=self._tasks.spawn,
             probe=settings.probe,
         )
-        self._scheduler: AlarmScheduler | None = None
-        if settings.rings:
-            limits = settings.limits
-            self._scheduler = settings.scheduler or AlarmLoop(
-                clock, self.work, lookahead=limits.alarm_lookahead, max_waking=limits.max_waking
-            )
+
+    def _choose_scheduler(self) -> AlarmScheduler | None:
+        settings, limits = self._settings, self._settings.limits
+        if not settings.rings:
+            return None
+        return settings.scheduler or AlarmLoop(
+            settings.clock, self.work, lookahead=limits.alarm_lookahead, max_waking=limits.max_waking
+        )
 
     # --- tasks and time ------------------------------------------------------
 
@@ -140,9 +139,9 @@ class Engine(Keeper):
         """Start the tasks that run as long as the engine does."""
         self._tasks.keep_running(self._monotonic.run, CancelScope(shield=True))
         self._tasks.keep_running(self._wall.run, CancelScope(shield=True))
-        if self._scheduler is not None:
-            scheduler = self._scheduler
-            self._tasks.keep_running(lambda: scheduler.run(self._wake, self.alarms.upcoming), self._scheduling)
+        scheduler = self.scheduling.scheduler
+        if scheduler is not None:
+            self._tasks.keep_running(lambda: scheduler.run(self._wake, self.alarms.upcoming), self._ringing)
 
     @property
     def error(self) -> BaseException | None:
@@ -281,31 +280,6 @@ class Engine(Keeper):
 
     # --- alarms --------------------------------------------------------------
 
-    def alarm_changed(self, room: RoomKey, due: datetime | None, /) -> None:
-        """Tell the scheduler when a room's next alarm is."""
-        self._failed_starts.pop(room, None)
-        if self._scheduler is not None:
-            self._scheduler.changed(room, due)
-        if self.alarm_listener is not None:
-            self.alarm_listener(room, due)
-
-    def ring_failed_to_start(self, room: RoomKey, /) -> None:
-        """Have the scheduler wake a room again later."""
-        failures = self._failed_starts.get(room, 0) + 1
-        self._failed_starts[room] = failures
-        if self._scheduler is not None:
-            delay = timedelta(seconds=2 ** min(failures, LONGEST_BACK_OFF))
-            self._scheduler.changed(room, self._settings.clock.now() + delay)
-
-    def alarm_without_handler(self, room: RoomKey, room_type: type[object], /) -> None:
-        """Say once for each class that an alarm of it waits."""
-        if room_type not in self._told:
-            self._told.add(room_type)
-            text = "%s: an alarm is due, but %s has no on_alarm; it waits"
-            self._settings.log.warning(text, room, room_type.__name__, extra=about(room, "on_alarm"))
-        if self._scheduler is not None:
-            self._scheduler.changed(room, None)
-
     def _wake(self, key: RoomKey) -> None:
         if not self.closing:
             self._room(key).ring()
@@ -344,7 +318,7 @@ class Engine(Keeper):
 
     async def _close(self) -> None:
         """Handle what was accepted, commit it, close the clients; at the deadline, end what still runs."""
-        self._scheduling.cancel()
+        self._ringing.cancel()
         due = self._ticks() + length_micros(self._settings.close_timeout)
         deadline = self._monotonic.call_at(due, Timer(None, "close"), self._cut_off)
         await self._committer.wait_quiet()

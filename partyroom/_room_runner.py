@@ -428,7 +428,7 @@ class RoomRunner(RoomLife):
             self.cut(broken(self, error))
         # Which alarms are stored now, nobody knows: the room is to look, but not at once. A full disk would have one ring
         # again and again without a pause.
-        self.services.keeper.ring_failed_to_start(self.key)
+        self.services.scheduling.failed_to_start(self.key)
         self._settle()
 
     def _report(self, event: Event, error: BaseException) -> None:
@@ -468,14 +468,14 @@ class RoomRunner(RoomLife):
         except BaseException:
             # Not the alarm's fault, so no retry of it is used up: it is stored as it was.
             event.kind = "wake"
-            self.services.keeper.ring_failed_to_start(self.key)
+            self.services.scheduling.failed_to_start(self.key)
             raise
         if row is None:
             return False
         on_alarm = callback(self.instance, "on_alarm")
         if on_alarm is None:
             event.kind = "wake"
-            self.services.keeper.alarm_without_handler(self.key, type(self.instance))
+            self.services.scheduling.no_handler(self.key, type(self.instance))
             return False
         return set_ringing(self, event, row, on_alarm)
 

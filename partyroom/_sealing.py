@@ -58,7 +58,7 @@ def confirm(room: SealingRoom, number: int) -> None:
     moved = False
     for event in room.gate.confirm(number):
         writes = event.writes
-        # Of a ring, the keeper is told anyway.
+        # Of a ring, the scheduler is told anyway.
         moved = moved or (writes is not None and event.kind != "ring" and (writes.clear or bool(writes.alarms)))
         _let_out(room, event)
         room.services.work.give()
@@ -98,6 +98,6 @@ def _let_out(room: SealingRoom, event: Event) -> None:
 
 
 def _tell_next_alarm(room: SealingRoom) -> None:
-    """Tell the keeper when the next alarm is; of a room that has lost its claim it has been told to look again."""
+    """Tell the scheduler when the next alarm is; of a room that has lost its claim it has been told to look again."""
     if room.fence:
-        room.services.keeper.alarm_changed(room.key, room.state.next_due())
+        room.services.scheduling.changed(room.key, room.state.next_due())

@@ -11,7 +11,6 @@ Must never hold the state of one room.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
 from logging import Logger
 from random import Random  # noqa: TID251 - the type of what is given
 from typing import Protocol
@@ -25,6 +24,7 @@ from partyroom._core.units import Event, Place
 from partyroom._native import Loop
 from partyroom._room_clock import ClockParts
 from partyroom._room_state import RoomState
+from partyroom._scheduling import Scheduling
 from partyroom._work import Work
 from partyroom._workers import Workers
 from partyroom.connections import Connections
@@ -113,18 +113,6 @@ class Keeper(Protocol):
         """Hear that a background task of some room has ended."""
         ...
 
-    def alarm_changed(self, room: RoomKey, due: datetime | None, /) -> None:
-        """Hear when a room's next alarm is, after the commit that changed it and after each ring."""
-        ...
-
-    def ring_failed_to_start(self, room: RoomKey, /) -> None:
-        """Hear that a room could not be woken for its alarm, or broke: it is to look for due alarms again later (G12)."""
-        ...
-
-    def alarm_without_handler(self, room: RoomKey, room_type: type[object], /) -> None:
-        """Hear that an alarm is due in a class that has no ``on_alarm``: it waits (G14)."""
-        ...
-
     def event_failed(self, event: Event, error: BaseException, /) -> None:
         """Hear of every error that came out of a room's code, or of the runtime's hold on it."""
         ...
@@ -207,6 +195,7 @@ class Services:
     random: Random
     log: Logger
     keeper: Keeper
+    scheduling: Scheduling
     spawn: Callable[[Callable[..., Awaitable[None]], tuple[object, ...]], None]
     """Starts a task in the runtime's task group, in the current context."""
     probe: Probe | None = None

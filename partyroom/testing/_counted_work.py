@@ -88,7 +88,7 @@ class RuntimeWork(CountedWork):
         self.due.clear()
         self.due.update((row.room, from_micros(row.due)) for row in reversed(rows) if row.due is not None)
         self._knows_alarms = rings
-        engine.alarm_listener = self._hear_of_alarm
+        engine.scheduling.listener = self._hear_of_alarm
 
     def _hear_of_alarm(self, room: RoomKey, due: datetime | None) -> None:
         if due is None:
