@@ -169,8 +169,8 @@ class StorageBackend(Protocol):
     async def claim(self, room: RoomKey, /) -> int:
         """Take the room and give the *fence* to commit with: higher than any given for this room before.
 
-        From then on a commit of that room with any other fence is refused. A claim ends with a commit that says
-        ``release``, and when the store is closed.
+        From then on a commit of that room with any other fence is refused. A claim ends when a commit that says
+        ``release`` is durable, whether or not that stores anything else, and when the store is closed.
         """
         ...
 
