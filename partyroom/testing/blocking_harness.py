@@ -23,14 +23,14 @@ from typing_extensions import Unpack, override
 
 from partyroom._services import RoomFactory
 from partyroom.errors import ConnectionClosedError, RuntimeStateError
-from partyroom.protocols import RoomHandle
+from partyroom.protocols import Party, RoomHandle
 from partyroom.testing.fake_client import FakeClient
 from partyroom.testing.fake_clock import FakeClock
 from partyroom.testing.harness import Harness
 from partyroom.testing.log import LoggedEvent, RoomError
 from partyroom.testing.options import HarnessOptions
 from partyroom.testing.timers import Fired, Pending
-from partyroom.types import RingReport
+from partyroom.types import AlarmInfo, RingReport
 
 __all__ = ["BlockingClient", "BlockingHarness", "BlockingParty", "BlockingRoom"]
 
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 @final
 class BlockingClient:
-    """A client with an inbox."""
+    """A client with an inbox. As a context manager, it hangs up at the end of the block."""
 
     def __init__(self, client: FakeClient, harness: BlockingHarness) -> None:
         self._client = client
@@ -71,6 +71,10 @@ class BlockingClient:
         """Send a message, and settle."""
         self._harness.do(self._client.send, message)
 
+    def receive(self) -> str | bytes:
+        """Give the next message that was not asked for yet; time passes as far as it has to. See :meth:`FakeClient.receive`."""
+        return self._harness.do_in_time(self._client.receive)
+
     def received(self) -> list[str | bytes]:
         """Give the messages that have come since this was last asked, in order."""
         return self._harness.do(self._client.received)
@@ -83,10 +87,20 @@ class BlockingClient:
         """Hang up, and settle."""
         self._harness.do(self._client.close, code, reason)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        # A crash, or the harness's own end, has closed it within the block.
+        if self.closed is None:
+            self.close()
+
 
 @final
 class BlockingRoom:
-    """The way to one room."""
+    """The way to one room: the verbs of :class:`~partyroom.RoomHandle`, each of which waits and settles."""
 
     def __init__(self, handle: RoomHandle, harness: BlockingHarness) -> None:
         self.handle = handle
@@ -138,6 +152,26 @@ class BlockingRoom:
         )
         return BlockingClient(self._harness.do(connect), self._harness)
 
+    def list_alarms(self) -> list[AlarmInfo]:
+        """Give all alarms of the room; see :meth:`partyroom.RoomHandle.list_alarms`."""
+        return self._harness.do(self.handle.list_alarms)
+
+    def ring_alarm(self, name: str | None = None, /) -> bool:
+        """Have an alarm ring now; see :meth:`partyroom.RoomHandle.ring_alarm`."""
+        return self._harness.do(self.handle.ring_alarm, name)
+
+    def pause_alarm(self, name: str | None = None, /) -> bool:
+        """Keep an alarm from ringing; see :meth:`partyroom.RoomHandle.pause_alarm`."""
+        return self._harness.do(self.handle.pause_alarm, name)
+
+    def resume_alarm(self, name: str | None = None, /) -> bool:
+        """Let a paused alarm ring again; see :meth:`partyroom.RoomHandle.resume_alarm`."""
+        return self._harness.do(self.handle.resume_alarm, name)
+
+    def delete_alarm(self, name: str | None = None, /) -> bool:
+        """Delete an alarm; see :meth:`partyroom.RoomHandle.delete_alarm`."""
+        return self._harness.do(self.handle.delete_alarm, name)
+
 
 @final
 class BlockingParty:
@@ -150,12 +184,27 @@ class BlockingParty:
 
     def get(self, id: str, /) -> BlockingRoom:  # noqa: A002 - PartyKit's word
         """Give the way to a room, whether or not it exists yet."""
-        return BlockingRoom(self._harness.harness.parties[self.name].get(id), self._harness)
+        return BlockingRoom(self._party.get(id), self._harness)
 
     def rooms(self, *, prefix: str = "", start_after: str | None = None, limit: int = 1000) -> list[str]:
         """Give the ids of stored rooms, in order."""
-        party = self._harness.harness.parties[self.name]
-        return self._harness.do(partial(party.rooms, prefix=prefix, start_after=start_after, limit=limit))
+        return self._harness.do(partial(self._party.rooms, prefix=prefix, start_after=start_after, limit=limit))
+
+    def list_alarms(self, *, start_after: AlarmInfo | None = None, limit: int = 1000) -> list[AlarmInfo]:
+        """Give the party's alarms that will ring; see :meth:`partyroom.Party.list_alarms`."""
+        return self._harness.do(partial(self._party.list_alarms, start_after=start_after, limit=limit))
+
+    def parked_alarms(self, *, start_after: AlarmInfo | None = None, limit: int = 1000) -> list[AlarmInfo]:
+        """Give the party's alarms that will not ring by themselves; see :meth:`partyroom.Party.parked_alarms`."""
+        return self._harness.do(partial(self._party.parked_alarms, start_after=start_after, limit=limit))
+
+    def failed_alarms(self, *, start_after: AlarmInfo | None = None, limit: int = 1000) -> list[AlarmInfo]:
+        """Give the party's failed alarms, with their errors (G12)."""
+        return self._harness.do(partial(self._party.failed_alarms, start_after=start_after, limit=limit))
+
+    @property
+    def _party(self) -> Party:
+        return self._harness.harness.parties[self.name]
 
 
 class _Parties(Mapping[str, BlockingParty]):

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from partyroom._services import RoomFactory
+from partyroom.errors import ConnectRejectedError
 from partyroom.testing.blocking_harness import BlockingClient, BlockingHarness, BlockingRoom
 from partyroom.testing.options import HarnessOptions
 
@@ -84,6 +85,18 @@ class RoomMachine(RuleBasedStateMachine):
     ) -> None:
         """Hear what a call has returned."""
 
+    def refused(self, room: BlockingRoom, error: ConnectRejectedError, /) -> None:
+        """Hear that a room has let nobody in."""
+
+    def failed(
+        self, room: BlockingRoom, method: Callable[..., object], args: tuple[Any, ...], error: Exception, /
+    ) -> None:
+        """Hear what a call has raised: raise it again, which fails the example, or return if the room may do that."""
+        error.add_note(
+            f"raised by {room.party}/{room.id} in {method.__name__}{args!r}; RoomMachine.failed may forgive it"
+        )
+        raise error
+
     def lost(self) -> None:
         """Hear of a crash or a restart: clients are gone."""
 
@@ -123,7 +136,12 @@ class RoomMachine(RuleBasedStateMachine):
     def connect(self, data: st.DataObject) -> None:
         """Connect a client."""
         room = self.room(data, list(self.messages))
-        self.clients.append((room, room.connect()))
+        try:
+            client = room.connect()
+        except ConnectRejectedError as error:
+            self.refused(room, error)
+        else:
+            self.clients.append((room, client))
 
     @precondition(lambda self: self.clients)
     @rule(data=st.data())
@@ -149,7 +167,12 @@ class RoomMachine(RuleBasedStateMachine):
         room = self.room(data, list(self.calls))
         method, arguments = data.draw(st.sampled_from(list(self.calls[room.party])), label="method")
         args = data.draw(arguments, label="arguments")
-        self.called(room, method, args, room.call(method, *args))
+        try:
+            result = room.call(method, *args)
+        except Exception as error:  # noqa: BLE001 - whether it may raise this is its author's to say
+            self.failed(room, method, args, error)
+        else:
+            self.called(room, method, args, result)
 
     @rule(data=st.data())
     def let_time_pass(self, data: st.DataObject) -> None:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import pytest
 
-from partyroom import Alarm, Connection, Room
-from partyroom.errors import ExpectationError, RuntimeStateError, UnknownPartyError
+from partyroom import Alarm, Connection, Every, RetryPolicy, Room
+from partyroom.errors import ConnectRejectedError, ExpectationError, RuntimeStateError, UnknownPartyError
 from partyroom.testing import BlockingHarness, FakeClock, Fired
 from partyroom.types import RoomKey
 
@@ -133,3 +133,64 @@ def test_it_is_opened_once_at_a_time_and_used_inside_only() -> None:
         harness.open()
     with harness:
         harness.settle()
+
+
+class Club(Room):
+    """Lets members in, and has an alarm that rings again and again, and one that fails."""
+
+    async def on_connect(self, connection: Connection) -> None:
+        if connection.id == "stranger":
+            connection.close(4403, "members only")
+        connection.send("welcome")
+
+    async def open(self) -> None:
+        await self.ctx.storage.set_alarm(Every(MINUTE), name="bell")
+        await self.ctx.storage.set_alarm(MINUTE, name="bill", retry=RetryPolicy(max_retries=0))
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        if alarm.name == "bill":
+            raise LookupError(alarm.name)
+        self.ctx.broadcast("ding")
+
+
+@on_both_loops
+def test_alarms_are_seen_and_steered(loop: Loop) -> None:
+    with BlockingHarness({"club": Club}, loop=loop) as harness:
+        party = harness.parties["club"]
+        room = party.get("chess")
+        room.call(Club.open)
+        assert (
+            ["bell", "bill"]
+            == [each.name for each in room.list_alarms()]
+            == [each.name for each in party.list_alarms()]
+        )
+        with harness.expect_error(LookupError):
+            harness.advance(MINUTE)
+        assert ["bell", "bill"] == [each.name for each in room.list_alarms()]
+        assert ["bill"] == [each.name for each in party.failed_alarms()]
+        assert room.pause_alarm("bell")
+        assert ["bell", "bill"] == [each.name for each in party.parked_alarms()]
+        assert [] == party.list_alarms()
+        assert room.resume_alarm("bell")
+        assert room.ring_alarm("bell")
+        assert room.delete_alarm("bill")
+        assert not room.delete_alarm("bill")
+        assert ["bell"] == [each.name for each in room.list_alarms()]
+
+
+@on_both_loops
+def test_a_client_receives_and_time_passes_as_far_as_it_has_to(loop: Loop) -> None:
+    with BlockingHarness({"club": Club}, loop=loop, fail_on_errors=False) as harness:
+        room = harness.parties["club"].get("chess")
+        room.call(Club.open)
+        with room.connect() as client:
+            assert "welcome" == client.receive()
+            assert START == harness.now()
+            assert "ding" == client.receive()
+            assert START + MINUTE == harness.now()
+        assert client.closed is not None
+        with room.connect() as gone:
+            harness.crash()
+        assert gone.closed is not None
+        with pytest.raises(ConnectRejectedError, match="members only"):
+            room.connect(id="stranger")

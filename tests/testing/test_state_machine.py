@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter as Counts
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -14,6 +15,7 @@ from hypothesis.stateful import invariant, run_state_machine_as_test
 
 from partyroom import Alarm, Connection, Room
 from partyroom._services import RoomFactory
+from partyroom.errors import ConnectRejectedError
 from partyroom.testing.blocking_harness import BlockingClient, BlockingRoom
 from partyroom.testing.state_machine import Call, RoomMachine
 
@@ -113,6 +115,51 @@ def test_a_client_that_was_hung_up_on_sends_no_more() -> None:
         messages: ClassVar[Mapping[str, st.SearchStrategy[str | bytes]]] = {"closer": st.just("hi")}
 
     run_state_machine_as_test(Closers, settings=FEW)
+
+
+class Strict(Room):
+    """Lets some in, and does some of what it is asked for."""
+
+    async def on_connect(self, connection: Connection) -> None:
+        if await self.ctx.storage.get("closed", False):
+            connection.close(4403, "closed")
+
+    async def close(self, number: int) -> None:
+        if number:
+            raise LookupError(number)
+        await self.ctx.storage.put("closed", True)
+
+
+class Stricts(RoomMachine):
+    parties: ClassVar[Mapping[str, RoomFactory]] = {"strict": Strict}
+    messages: ClassVar[Mapping[str, st.SearchStrategy[str | bytes]]] = {"strict": st.just("hi")}
+    calls: ClassVar[Mapping[str, Sequence[Call]]] = {"strict": [(Strict.close, st.tuples(st.integers(0, 1)))]}
+    heard: ClassVar[list[str]] = []
+
+    def refused(self, room: BlockingRoom, error: ConnectRejectedError, /) -> None:
+        self.heard.append(f"{room.party}: {error.reason}")
+
+
+class Forgiving(Stricts):
+    def failed(
+        self, room: BlockingRoom, method: Callable[..., object], args: tuple[Any, ...], error: Exception, /
+    ) -> None:
+        if not isinstance(error, LookupError):
+            raise error
+        self.heard.append(f"{room.party}: {error}")
+
+
+def test_a_room_may_let_nobody_in_and_refuse_a_call_where_that_is_forgiven() -> None:
+    Stricts.heard.clear()
+    run_state_machine_as_test(Forgiving, settings=FIND)
+    assert {"strict: closed", "strict: 1"} == set(Stricts.heard)
+
+
+def test_what_a_call_raises_fails_the_example_and_says_which() -> None:
+    with pytest.raises(LookupError) as caught:
+        run_state_machine_as_test(Stricts, settings=FIND)
+    notes = "\n".join(caught.value.__notes__)
+    assert re.search(r"raised by strict/[ab] in close\(1,\); RoomMachine\.failed may forgive it", notes)
 
 
 def test_a_machine_that_never_began_has_nothing_to_end() -> None:
