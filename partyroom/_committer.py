@@ -13,12 +13,11 @@ Must never drop a commit that was handed in, unless its room says that it broke.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, final
 
 from anyio import get_cancelled_exc_class
 
-from partyroom._begun import Begun
 from partyroom._core.units import Event, Writes
 from partyroom._native import Loop, OneShot
 from partyroom._workers import Job, Worker
@@ -113,6 +112,30 @@ class _Batch:
     def settle(self) -> None:
         """Hear that each of its parts was answered for itself."""
         self._is_answered = True
+
+
+@final
+class _Step:
+    """A call that was begun outside of any ``await``, and is gone on with inside one, in the same task."""
+
+    __slots__ = ("_first", "_iterator")
+
+    def __init__(self, iterator: Generator[Any, Any, Any], first: object) -> None:
+        self._iterator = iterator
+        self._first = first
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        yielded = self._first
+        try:
+            while True:
+                try:
+                    sent = yield yielded
+                except BaseException as error:  # noqa: BLE001 - the loop's answer is passed on, whatever it is
+                    yielded = self._iterator.throw(error)
+                else:
+                    yielded = self._iterator.send(sent)
+        except StopIteration as done:
+            return done.value
 
 
 @final
@@ -223,7 +246,7 @@ class Committer:
             self._give_up(group, error)
             return None
         else:
-            return self._hear(group, Begun(iterator, first))
+            return self._hear(group, _Step(iterator, first))
         return self._ask_apart(again) if again else None
 
     async def _go_on(self, group: list[_Batch], step: Awaitable[None]) -> None:
@@ -267,7 +290,7 @@ class Committer:
 
     # --- what the backend answers --------------------------------------------
 
-    async def _hear(self, group: list[_Batch], step: Begun | None = None) -> None:
+    async def _hear(self, group: list[_Batch], step: _Step | None = None) -> None:
         """Have a group committed, or go on with that, and tell the rooms."""
         try:
             given = await (step or self._ask(group))

@@ -24,7 +24,6 @@ from anyio import get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
-from partyroom._begun import Begun
 from partyroom._core.instants import length_micros
 from partyroom._core.units import CURRENT, Event, Unit
 from partyroom._handlers import begin_handler, callback, run_on_alarm_failed, run_on_close, run_on_error
@@ -208,7 +207,7 @@ class RoomRunner(RoomLife):
         try:
             if self._is_ready_for(event) or await self._prepare(event):
                 self._begin(event)
-                event.result = await self._run(event)
+                event.result = await begin_handler(event, self)
         except Exception as error:  # noqa: BLE001 - told to whoever waits for the event
             event.error = error
         except BaseException as error:
@@ -236,34 +235,19 @@ class RoomRunner(RoomLife):
     def _begin(self, event: Event) -> None:
         """Let what runs from here on be part of ``event``."""
         services = self.services
+        limit = services.limits.alarm_timeout if event.kind == "ring" else services.limits.event_timeout
+        if limit is not None:
+            self._limit_time(event, limit)
         CURRENT.set(event)
         event.since = services.monotonic()
         if services.probe is not None:
             services.probe.event_began(event)
 
-    def _run(self, event: Event) -> Awaitable[Any]:
-        """Run an event's handler; to be awaited at once."""
-        limits = self.services.limits
-        limit = limits.alarm_timeout if event.kind == "ring" else limits.event_timeout
-        running = begin_handler(event, self)
-        return running if limit is None else self._run_in_time(event, running, limit)
-
-    async def _run_in_time(self, event: Event, running: Awaitable[Any], limit: timedelta) -> Any:  # noqa: ANN401 - the handler's own result
-        steps: Any = running.__await__()
-        try:
-            first = next(steps)
-        except StopIteration as done:
-            return done.value
-        # Only what waits can be ended, and most handlers never do: a timer for each would be a twentieth of a ring.
-        self._limit_time(event, limit)
-        return await Begun(steps, first)
-
     # --- an event that is ended from outside ---------------------------------
 
     def _limit_time(self, event: Event, limit: timedelta) -> None:
         clock = self.services.clock
-        assert event.since is not None
-        due = round(event.since * 1_000_000) + length_micros(limit)
+        due = clock.ticks() + length_micros(limit)
         timer = Timer(self.key, "timeout", event.name)
         self._deadline = clock.monotonic_timers.call_at(due, timer, partial(self._time_out, event, limit))
 
@@ -339,7 +323,7 @@ class RoomRunner(RoomLife):
         self.running = event
         self._begin(event)
         try:
-            await self._run(event)
+            await begin_handler(event, self)
         except BaseException as error:
             event.error = error
             raise

@@ -24,7 +24,7 @@ from partyroom.runtime import Runtime
 from partyroom.testing.fake_clock import FakeClock
 from partyroom.testing.options import BackendFactory, HarnessOptions
 
-__all__ = ["SteadyRandom", "make_runtime"]
+__all__ = ["SteadyRandom", "check_options", "make_runtime"]
 
 
 class SteadyRandom(Random):
@@ -33,6 +33,15 @@ class SteadyRandom(Random):
     @override
     def random(self) -> float:
         return 0.0
+
+
+def check_options(options: HarnessOptions) -> None:
+    """Refuse an option that there is none of: misspelt, it would be as if it were not there."""
+    known = sorted(HarnessOptions.__optional_keys__)
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        message = f"a harness has no option {', '.join(unknown)}; it has {', '.join(known)}"
+        raise TypeError(message)
 
 
 def make_runtime(

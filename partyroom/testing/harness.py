@@ -31,7 +31,7 @@ from partyroom.protocols import Party, RoomHandle, StorageBackend
 from partyroom.testing._counted_work import RuntimeWork
 from partyroom.testing._harness_probe import HarnessProbe
 from partyroom.testing._held_runtime import HeldRuntime
-from partyroom.testing._set_up import make_runtime
+from partyroom.testing._set_up import check_options, make_runtime
 from partyroom.testing._shuffled_alarms import ShuffledAlarms
 from partyroom.testing.fake_client import FakeClient
 from partyroom.testing.fake_clock import FakeClock
@@ -58,6 +58,7 @@ class Harness:
     """
 
     def __init__(self, parties: Mapping[str, RoomFactory], **options: Unpack[HarnessOptions]) -> None:
+        check_options(options)
         shuffled = options.get("shuffled", False)
         self.seed = options.get("seed", 0)
         """What ids, and shuffled orders, come from."""

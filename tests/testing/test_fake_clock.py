@@ -494,6 +494,21 @@ async def test_a_stall_says_since_when_in_virtual_time() -> None:
     assert "Late.nap_and_hang has run for 0:00:01 (virtual), and waits at test_fake_clock.py:" in message
 
 
+async def test_a_stalled_alarm_is_named_with_the_line_at_which_it_waits() -> None:
+    class Stuck(Room):
+        async def begin(self) -> None:
+            await self.ctx.storage.set_alarm(SECOND)
+
+        async def on_alarm(self, alarm: Alarm) -> None:
+            await anyio.sleep_forever()
+
+    async with Harness({"stuck": Stuck}, clock=FakeClock(stall_timeout=0.02), fail_on_errors=False) as harness:
+        await harness.parties["stuck"].get("a").call(Stuck.begin)
+        with pytest.raises(ClockStalledError, match=r"stuck/a on_alarm .* waits at \S+:\d+ in on_alarm: await anyio"):
+            await harness.advance(SECOND)
+        await harness.crash()
+
+
 async def test_a_stalled_background_task_is_named_with_its_age() -> None:
     class Late(Sleeper):
         async def nap_and_hang(self) -> None:

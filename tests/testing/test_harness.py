@@ -146,6 +146,12 @@ async def test_the_log_of_events_is_the_same_on_every_loop_line_for_line() -> No
 # --- sleep -------------------------------------------------------------------
 
 
+def test_an_option_that_there_is_none_of_is_refused_with_those_that_there_are() -> None:
+    misspelt: Any = {"idle_time": MINUTE}
+    with pytest.raises(TypeError, match=r"no option idle_time; it has alarms, backend, clock, .*idle_timeout"):
+        Harness({"draft": Draft}, **misspelt)
+
+
 async def test_a_room_is_put_to_sleep_and_woken_at_will(backend: StorageBackend) -> None:
     async with Harness(PARTIES, backend=backend) as harness:
         room = harness.parties["counter"].get("a")
