@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -69,8 +70,11 @@ EAGER_MATTERS = (
 )
 """Whose tests are about tasks that begin: of events, connections, the alarm loop, commits and the runtime's own life."""
 
-PAIRS = {"asyncio": {"file", "patient"}, "eager": {"memory"}, "trio": {"memory"}}
-"""The stores that the tests of each loop run on, where a test runs on several."""
+WAYS = {"memory", "file", "patient", "inline", "suspending", "stays", "hibernates", "strict"}
+"""The stores, and the kinds of rooms, that tests run on one after the other."""
+
+PAIRS = {"asyncio": WAYS - {"memory"}, "eager": {"memory", "inline", "hibernates"}, "trio": WAYS - {"file", "patient"}}
+"""Those of them that the tests of each loop run on."""
 
 
 def is_a_needless_pair(item: pytest.Item) -> bool:
@@ -85,8 +89,8 @@ def is_a_needless_pair(item: pytest.Item) -> bool:
     loop = next((name for name, backend in BACKENDS.items() if any(backend is value for value in values)), None)
     if loop == "eager" and not item.nodeid.startswith(EAGER_MATTERS):
         return True
-    store = next((value for value in values if value in ("memory", "file", "patient")), None)
-    return loop is not None and store is not None and store not in PAIRS[loop]
+    way = next((value for value in values if isinstance(value, str) and value in WAYS), None)
+    return loop is not None and way is not None and way not in PAIRS[loop]
 
 
 def is_thorough(config: pytest.Config) -> bool:
@@ -97,7 +101,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say how much hypothesis explores, before any test is imported that says how much of that it wants; and where files are.
 
     No test takes a machine's power away, so that what they write needs no disk, which takes milliseconds for every commit.
+    Where Python is told to leave no bytecode beside the sources, it is kept among pytest's own things: without any, each of
+    the processes that tests start, and each run, would compile everything anew.
     """
+    if sys.dont_write_bytecode and hasattr(config, "cache"):
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = os.fspath(config.cache.mkdir("bytecode"))
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        sys.dont_write_bytecode = False
     if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH:
         os.environ["TMPDIR"] = tempfile.tempdir = os.fspath(MEMORY)
     profile = "ci" if os.environ.get("CI") else "here"

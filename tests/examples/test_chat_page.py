@@ -8,16 +8,13 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from anyio import create_task_group, from_thread
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
 from partyroom.backends.file import FileBackend
 from partyroom.backends.memory import MemoryBackend
@@ -33,11 +30,16 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+def selenium(module: str) -> Any:
+    """Give a module of what drives a browser, which takes long to import."""
+    return import_module(f"selenium.{module}")
+
+
 @contextmanager
-def browser(folder: Path) -> Generator[Chrome]:
+def browser(folder: Path) -> Generator[Any]:
     assert BROWSER is not None
     assert DRIVER is not None
-    options = ChromeOptions()
+    options = selenium("webdriver").ChromeOptions()
     options.binary_location = BROWSER
     for argument in (
         "--headless=new",
@@ -48,25 +50,26 @@ def browser(folder: Path) -> Generator[Chrome]:
     ):
         options.add_argument(argument)
     options.add_argument(f"--user-data-dir={folder}")
-    with Chrome(options=options, service=Service(DRIVER)) as driver:
+    service = selenium("webdriver.chrome.service").Service(DRIVER)
+    with selenium("webdriver").Chrome(options=options, service=service) as driver:
         yield driver
 
 
-def shown(driver: Chrome, what: str) -> str:
-    return str(driver.find_element(By.ID, what).text)
+def shown(driver: Any, what: str) -> str:
+    return str(driver.find_element("id", what).text)
 
 
-def wait_for(driver: Chrome, what: str, expected: str) -> None:
-    def is_shown(found: Chrome) -> bool:
+def wait_for(driver: Any, what: str, expected: str) -> None:
+    def is_shown(found: Any) -> bool:
         return expected == shown(found, what)
 
-    wait: Any = WebDriverWait(driver, 20, 0.05)
-    check: Callable[[Chrome], bool] = is_shown
+    wait: Any = selenium("webdriver.support.ui").WebDriverWait(driver, 20, 0.05)
+    check: Callable[[Any], bool] = is_shown
     wait.until(check, f"{what} does not show {expected!r}")
 
 
-def say(driver: Chrome, text: str) -> None:
-    driver.find_element(By.ID, "text").send_keys(text + "\n")
+def say(driver: Any, text: str) -> None:
+    driver.find_element("id", "text").send_keys(text + "\n")
 
 
 def scenario(port: int, folder: Path) -> None:
@@ -111,7 +114,7 @@ def retype(port: int, folder: Path, go_down: Callable[[], None], come_up: Callab
         wait_for(driver, "people", "Here: ann")
         say(driver, "first")
         wait_for(driver, "log", "ann: first")
-        field = driver.find_element(By.ID, "text")
+        field = driver.find_element("id", "text")
         field.send_keys("half a th")
         go_down()
         wait_for(driver, "people", "Connecting again…")
