@@ -104,7 +104,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Where Python is told to leave no bytecode beside the sources, it is kept among pytest's own things: without any, each of
     the processes that tests start, and each run, would compile everything anew.
     """
-    if sys.dont_write_bytecode and hasattr(config, "cache"):
+    if sys.dont_write_bytecode and config.cache is not None:
         os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = os.fspath(config.cache.mkdir("bytecode"))
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         sys.dont_write_bytecode = False
