@@ -12,6 +12,7 @@ from partyroom.types import Commit, KeyRange, RoomKey
 from tests.backends.axe import Child, await_line, await_writes
 from tests.backends.axe_books import Books
 from tests.backends.axe_child import Order, runtime_of
+from tests.sizes import sizes
 
 ROOM = RoomKey("ledger", "0")
 
@@ -59,7 +60,7 @@ def test_a_second_process_says_so_and_ends(order: Order, capfd: pytest.CaptureFi
     books.judge(Path(order.path))
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+@sizes("loop", "trio", "asyncio")
 def test_another_process_reads_whole_states_while_rooms_write(order: Order, loop: str) -> None:
     books, found = Books(), list[int]()
     with Child(loop) as owner:

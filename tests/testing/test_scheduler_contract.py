@@ -19,6 +19,7 @@ from partyroom.errors import BrokenContractError
 from partyroom.protocols import AlarmScheduler, Clock, Upcoming
 from partyroom.testing.scheduler_contract import AlarmSchedulerContract
 from partyroom.types import RoomKey
+from tests.sizes import in_turn
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,8 @@ class TestAlarmLoop(AlarmSchedulerContract):
 
 
 class TestAlarmLoopThatSeesNotFar(AlarmSchedulerContract):
+    loops = in_turn(1, "asyncio", "trio")
+
     @override
     def make_scheduler(self, clock: Clock, /) -> AlarmScheduler:
         return alarm_loop(clock, lookahead=3)
@@ -65,6 +68,7 @@ print(*sorted({"pytest", "unittest", "hypothesis"} & {*sys.modules}), "imported"
 from partyroom._alarm_loop import AlarmLoop
 from partyroom._native import current_loop
 from partyroom._work import Work
+from tests.sizes import in_turn
 class LoopTest(AlarmSchedulerContract, unittest.TestCase):
     def make_scheduler(self, clock): return AlarmLoop(clock, Work(current_loop()), lookahead=100, max_waking=100)
 suite = unittest.defaultTestLoader.loadTestsFromTestCase(LoopTest)
