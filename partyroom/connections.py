@@ -146,8 +146,9 @@ class RoomConnection(Connection):
     def end(self, code: int, reason: str, *, was_clean: bool) -> None:
         """End the connection from the room's side: it is none of the room's at once."""
         if self.inbox.closed is None:
-            if self._home is not None:
-                self._home.discard(self)
+            # Whoever ends it is the room, which had it join its connections first.
+            assert self._home is not None
+            self._home.discard(self)
             self.hang_up(code, reason, was_clean=was_clean)
 
     def hang_up(self, code: int, reason: str, *, was_clean: bool) -> None:

@@ -104,8 +104,9 @@ def pytest_configure(config: pytest.Config) -> None:
     Where Python is told to leave no bytecode beside the sources, it is kept among pytest's own things: without any, each of
     the processes that tests start, and each run, would compile everything anew.
     """
-    if sys.dont_write_bytecode and config.cache is not None:
-        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = os.fspath(config.cache.mkdir("bytecode"))
+    kept: pytest.Cache | None = getattr(config, "cache", None)
+    if sys.dont_write_bytecode and kept is not None:
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = os.fspath(kept.mkdir("bytecode"))
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         sys.dont_write_bytecode = False
     if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH:

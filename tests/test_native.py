@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -10,7 +11,7 @@ import pytest
 from anyio.lowlevel import checkpoint, current_token
 from anyio.to_thread import run_sync
 
-from partyroom._native import OneShot, current_loop
+from partyroom._native import OneShot, current_loop, seed_turns
 
 pytestmark = pytest.mark.anyio
 
@@ -188,3 +189,8 @@ async def test_two_one_shots_of_a_loop_are_of_one_class() -> None:
 def test_without_a_loop_there_are_no_parts_of_one() -> None:
     with pytest.raises(RuntimeError):
         current_loop()
+
+
+def test_without_trio_there_are_no_turns_to_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "trio._core._run", raising=False)
+    assert seed_turns(1)() is None

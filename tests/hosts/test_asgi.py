@@ -599,6 +599,29 @@ async def test_a_message_to_a_runtime_that_is_closing_goes_nowhere() -> None:
         assert 1001 == (await ann.hear())["code"]
 
 
+async def test_a_client_whom_a_closing_runtime_does_not_let_in_is_told_that_it_is_unavailable() -> None:
+    clock, answers = FakeClock(), list[Any]()
+    runtime = Runtime({"chat": Chat}, backend=MemoryBackend(), clock=clock)
+    app = PartyApp(runtime)
+    async with anyio.create_task_group() as tasks:
+        async with runtime:
+            tasks.start_soon(ask_until_the_end, runtime)
+            await anyio.wait_all_tasks_blocked()
+
+            async def knock() -> None:
+                answers.append(await denial(app, "/parties/chat/slow"))
+
+            tasks.start_soon(knock)
+            await anyio.wait_all_tasks_blocked()
+
+            async def let_time_pass() -> None:
+                await anyio.wait_all_tasks_blocked()
+                await clock.advance(timedelta(seconds=30))
+
+            tasks.start_soon(let_time_pass)
+    assert [503] == [each.status for each in answers]
+
+
 async def ask_until_the_end(runtime: Runtime) -> None:
     """Keep a room busy for longer than the runtime waits for it."""
     with pytest.raises(RuntimeClosedError):

@@ -138,6 +138,21 @@ async def test_it_never_takes_the_place_of_the_bodys_own_error(caplog: pytest.Lo
     assert "the backend could not be closed" == record.getMessage()
 
 
+async def test_a_runtime_that_cannot_start_closes_its_backend_and_may_be_entered_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        raise LookupError
+
+    runtime = new_runtime()
+    with monkeypatch.context() as strange:
+        strange.setattr("partyroom.runtime.current_loop", refuse)
+        with pytest.raises(LookupError):
+            await runtime.__aenter__()
+    async with runtime:
+        await runtime.parties["box"].get("a").call(nothing)
+
+
 def unlike(what: str) -> Callable[[Room], Any]:
     async def fail(_room: Room) -> None:
         raise LookupError(what)

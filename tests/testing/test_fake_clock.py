@@ -426,6 +426,7 @@ async def awaited(rooms: Harness, method: Any, *args: Any, within: float = 60) -
         (Sleeper.give_up, 5, "gave up at 5"),
         (Sleeper.give_up, 61, "slept"),
         (Sleeper.fail, 5, "sleeper/a: not done within 0:00:05"),
+        (Sleeper.fail, 61, None),
     ],
 )
 async def test_a_handler_sleeps_and_times_out_on_the_clock(method: Any, argument: float, answer: object) -> None:

@@ -170,6 +170,17 @@ async def test_nested_calls_that_come_back_at_the_same_time_run_one_after_anothe
     assert 1 == most
 
 
+async def test_a_branch_that_comes_too_late_is_refused_and_nothing_is_in_flight_for_it(backend: FaultyBackend) -> None:
+    async def begin(room: Room) -> None:
+        async with room.ctx.task_group() as group:
+            group.start_soon(checkpoint)
+        with pytest.raises(RuntimeError):
+            group.start_soon(checkpoint)
+
+    async with running({"box": Box}, backend) as runtime:
+        await runtime.parties["box"].get("a").call(begin)
+
+
 async def test_on_start_may_call_back_whoever_woke_the_room(backend: FaultyBackend) -> None:
     class Member(Room):
         async def on_start(self) -> None:
