@@ -82,7 +82,7 @@ class Engine(Keeper):
     def __init__(self, settings: Settings, parties: Mapping[str, Party], loop: Loop, tasks: TaskGroup) -> None:
         self._settings = settings
         self._parties = parties
-        self._tasks = RunTasks(tasks)
+        self._tasks = RunTasks(tasks, loop)
         self._rooms: dict[RoomKey, RoomRunner] = {}
         self._connections: dict[RoomKey, Connections] = {}
         self._busy = 0

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextvars import Context
 from functools import cache
 from importlib import import_module
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from anyio import sleep
@@ -93,6 +94,7 @@ class Loop:
         "_running",
         "call_later",
         "call_soon_from_thread",
+        "cancels_of",
         "current_task",
         "one_shot",
         "spawn",
@@ -106,6 +108,7 @@ class Loop:
         token: object,
         one_shot: type[OneShot[Any]],
         current_task: Callable[[], object],
+        cancels_of: Callable[[Any], Callable[[], int]],
         call_soon_from_thread: Callable[[Callable[[], object]], object],
         call_later: Callable[[float, Callable[[], object]], object],
         running: Callable[[], object],
@@ -119,6 +122,8 @@ class Loop:
         """Makes a one-shot for tasks of this loop."""
         self.current_task = current_task
         """Gives the running task: an object to compare by identity."""
+        self.cancels_of = cancels_of
+        """Gives, for a task, what says how many cancellations of the loop's own kind it was sent and has not taken back."""
         self.call_soon_from_thread = call_soon_from_thread
         """Has the loop call something soon; to be called from any other thread, and never waits for it."""
         self.call_later = call_later
@@ -148,6 +153,7 @@ def current_loop() -> Loop:
             token,
             _trio_one_shot(),
             lowlevel.current_task,
+            lambda _task: int,  # There are none: its tasks are cancelled by scopes only.
             native.run_sync_soon,
             _trio_call_later,
             _running_trio,
@@ -158,6 +164,7 @@ def current_loop() -> Loop:
         token,
         _asyncio_one_shot(),
         asyncio.current_task,
+        attrgetter("cancelling"),
         native.call_soon_threadsafe,
         native.call_later,
         asyncio._get_running_loop,  # noqa: SLF001 - the one way to ask that does not raise

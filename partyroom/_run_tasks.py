@@ -18,8 +18,10 @@ from typing import final
 
 from anyio import CancelScope, get_cancelled_exc_class
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from partyroom._core.units import CURRENT
+from partyroom._native import Loop
 from partyroom._work import HOLDER
 
 __all__ = ["RunTasks"]
@@ -29,8 +31,9 @@ __all__ = ["RunTasks"]
 class RunTasks:
     """Starts tasks in a runtime's task group."""
 
-    def __init__(self, group: TaskGroup) -> None:
+    def __init__(self, group: TaskGroup, loop: Loop) -> None:
         self._group = group
+        self._loop = loop
         self._context: Context = copy_context()
         # The runtime may be entered by code of another one's room. Set once: a worker's context stays the same over events.
         self._context.run(CURRENT.set, None)
@@ -61,6 +64,10 @@ class RunTasks:
     async def _guard(self, fn: Callable[..., Awaitable[None]], args: tuple[object, ...]) -> None:
         try:
             await fn(*args)
+            if self._loop.cancels_of(self._loop.current_task())():
+                # A cancellation that the task's own code has sent, and not waited for, is taken here: the group would
+                # hold a task that ends with one for cancelled from outside, and cancel all others.
+                await checkpoint()
         except get_cancelled_exc_class():
             pass
         except BaseException as error:  # noqa: BLE001 - raised again when the runtime is left

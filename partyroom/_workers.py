@@ -7,8 +7,8 @@ task, and a busy one keeps its worker until it has nothing left to do.
 Promises that a job is done by one worker at a time, and never begins before
 ``submit`` has returned, whatever the loop; that each worker's scope is shielded
 and can be cancelled without harm to any other (it is opened once, not for each
-event); and that no context variable which a handler set is seen by the next: a
-worker whose context was changed ends.
+event); and that neither a context variable which a handler set nor a cancellation that
+it sent to its own task reaches the next: a worker that was left so ends.
 
 Must never know what a job is.
 """
@@ -47,9 +47,9 @@ class Job(Protocol):
 class Worker:
     """One task of the pool, as the job that it works on sees it."""
 
-    __slots__ = ("_clean", "call", "is_dirty", "job", "scope", "task")
+    __slots__ = ("_cancels", "_clean", "call", "is_dirty", "job", "scope", "task")
 
-    def __init__(self, task: object) -> None:
+    def __init__(self, task: object, cancels: Callable[[], int]) -> None:
         self.job: Job | None = None
         """What it works on; kept over a cancellation, to be gone on with in a fresh scope."""
         self.task = task
@@ -59,15 +59,21 @@ class Worker:
         self.call: OneShot[None] | None = None
         """Where the worker waits to be called."""
         self.is_dirty = False
-        """Whether the context was found changed."""
+        """Whether the context was found changed, or the task cancelled by code that ran in it."""
         self._clean = copy_context()
+        self._cancels = cancels
 
     def may_go_on(self) -> bool:
-        """Look whether other code may run in this worker now: its scope is not cancelled, its context as it was in the beginning."""
+        """Look whether other code may run in this worker now: neither scope nor task cancelled, the context as in the beginning."""
         now, clean = copy_context(), self._clean
         # A variable can be changed or added, but not taken away: so equal numbers mean equal names.
         self.is_dirty = len(now) != len(clean) or not all(map(is_, now.values(), clean.values()))
-        return not self.is_dirty and not self.scope.cancel_called
+        if self.is_dirty or self.scope.cancel_called:
+            return False
+        # Cancelled by the loop's own means: that would reach whatever waits next, and what remains of it leads later
+        # users of the loop's own task groups astray.
+        self.is_dirty = self._cancels() > 0
+        return not self.is_dirty
 
 
 @final
@@ -116,27 +122,30 @@ class Workers:
     async def _main(self) -> None:
         task = self._loop.current_task()
         HOLDER.set(Holder(task, self._work))
-        worker = Worker(task)
+        worker = Worker(task, self._loop.cancels_of(task))
         self._all.add(worker)
         try:
             await self._live(worker)
         except get_cancelled_exc_class():
-            # Not by this pool: something in the job cancelled its own task. The job is another worker's now.
+            # Not by this pool: something in the job cancelled its own task.
             pass
         finally:
             self._all.discard(worker)
-        if worker.job is not None:
-            self._ready.appendleft(worker.job)
-        if self._ready:
-            self._call()
+            if worker.job is not None:
+                # It is another worker's now.
+                self._ready.appendleft(worker.job)
+            if self._ready:
+                self._call()
 
     async def _live(self, worker: Worker) -> None:
         """Do one job after the other, in a fresh scope whenever the last one was cancelled, until the context is spent."""
-        with worker.scope:
-            # Where tasks are begun eagerly, this runs inside of ``submit``: let whoever submitted go on first.
-            await checkpoint()
-            if self._loop.stir is not None:
-                await self._loop.stir()
+        try:
+            with worker.scope:
+                # Where tasks are begun eagerly, this runs inside of ``submit``: let whoever submitted go on first.
+                await checkpoint()
+                if self._loop.stir is not None:
+                    await self._loop.stir()
+        finally:
             self._is_called = False
         while not worker.is_dirty and not self._has_stopped:
             with CancelScope(shield=True) as worker.scope:
@@ -170,7 +179,9 @@ class Workers:
         self._idle.append(worker)
         try:
             await call
-            self._is_called = False
         finally:
-            if not call.done:
+            if call.done:
+                # Also if a cancellation came with the call: another worker is called then.
+                self._is_called = False
+            else:
                 self._idle.remove(worker)

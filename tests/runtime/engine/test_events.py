@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -188,6 +191,32 @@ async def test_a_room_may_be_an_object_of_that_shape_and_no_more(backend: Faulty
             await runtime.wait_idle()
         with pytest.raises(NoHandlerError, match="Shape has no on_request"):
             await room.request("?")
+
+
+async def test_an_object_that_raises_where_a_callback_is_missing_fails_its_own_events_only(
+    backend: FaultyBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Shape:
+        def __init__(self, ctx: RoomContext) -> None:
+            self.ctx = ctx
+            self.parts: dict[str, Any] = {"hibernate": False, "on_start": None, "on_connect": None, "on_close": None}
+            self.parts |= {"connection_tags": None, "same_id": "allow"}
+
+        def __getattr__(self, name: str) -> Any:
+            return self.parts[name]
+
+        async def on_message(self, message: str, _sender: Connection) -> None:
+            raise ZeroDivisionError(message)
+
+    shape: Any = Shape
+    async with running({"shape": shape}, backend) as runtime:
+        room = runtime.parties["shape"].get("a")
+        async with room.connect() as client:
+            await client.send("by zero")
+            await runtime.wait_idle()
+            with pytest.raises(KeyError, match="on_request"):
+                await room.request("?")
+    assert ["shape/a on_error failed", "shape/a on_message failed"] == [record.message for record in caplog.records]
 
 
 async def test_a_constructor_that_raises_fails_the_event_and_the_next_one_starts_afresh(
@@ -461,6 +490,72 @@ async def test_a_cancellation_out_of_a_handler_fails_that_event_only(backend: Fa
         with pytest.raises(EventCancelledError, match="raise_it was cancelled by its own code"):
             await room.call(raise_it)
         assert {} == await room.stored()
+        assert None is await room.call(nothing)
+
+
+async def cancel_own_task(then: Callable[[], Awaitable[object]] | None = None) -> None:
+    """Cancel the running task by asyncio's own means, which know nothing of scopes."""
+    asyncio.current_task().cancel()  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+    if then is not None:
+        await then()
+
+
+async def fail_in_a_group() -> str:
+    """Have a task group of asyncio's own hear of a failure, as it does in a task that nobody has cancelled."""
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+            await asyncio.sleep(1)
+    except* ZeroDivisionError:
+        pass
+    return "heard"
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["returns", "waits"])
+async def test_a_task_that_a_handler_has_cancelled_itself_serves_no_other_event(
+    backend: FaultyBackend, waits: bool, anyio_backend_name: str
+) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("asyncio's own cancellations")
+
+    async def cancel(_room: Room) -> str:
+        with suppress(asyncio.CancelledError):
+            await cancel_own_task(checkpoint if waits else None)
+        return "went on"
+
+    async def fail(_room: Room) -> str:
+        await checkpoint()
+        return await fail_in_a_group()
+
+    async with running({"box": Box}, backend) as runtime:
+        room = runtime.parties["box"].get("a")
+        for _ in range(3):
+            assert ["went on", "heard", None] == await outcomes(
+                partial(room.call, cancel), partial(room.call, fail), partial(room.call, nothing)
+            )
+        # And when nobody waits: the call and the cancellation reach the idle worker at once.
+        assert "went on" == await room.call(cancel)
+        assert "heard" == await room.call(fail)
+
+
+async def test_a_background_task_that_has_cancelled_itself_ends_no_other(
+    backend: FaultyBackend, anyio_backend_name: str
+) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("asyncio's own cancellations")
+
+    async def start(room: Room) -> None:
+        room.ctx.start_soon(cancel_own_task)
+
+    async with running({"box": Box}, backend) as runtime:
+        room = runtime.parties["box"].get("a")
+        await room.call(start)
+        await runtime.wait_idle()
         assert None is await room.call(nothing)
 
 
