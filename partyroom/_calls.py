@@ -26,6 +26,7 @@ from partyroom._core.units import (
     Kind,
     Run,
     Unit,
+    check_is_left,
     current_unit,
     find_cycle,
     find_way_back,
@@ -222,6 +223,7 @@ async def _run_nested(event: Event, back: Unit) -> Any:  # noqa: ANN401 - the ha
             event.stop = scope.cancel
             if root.cut is None:
                 result = await begin_handler(event, room)
+                check_is_left(event)
     except Exception:
         if root.cut is None:
             raise

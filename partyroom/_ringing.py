@@ -128,9 +128,9 @@ def conclude(room: RingingRoom, event: Event) -> bool:
 
 
 def _after_failure(room: RingingRoom, row: AlarmRow, error: BaseException) -> AlarmRow:
-    policy: RetryPolicy = getattr(room.instance, "alarm_retry", Room.alarm_retry)
     random = room.services.random
     try:
+        policy: RetryPolicy = getattr(room.instance, "alarm_retry", Room.alarm_retry)
         return after_failure(row, error, policy, now(room), random.getrandbits(NUMBER), random.random())
-    except Exception:  # noqa: BLE001 - what cannot be read cannot be retried: it is kept as it is
+    except Exception:  # noqa: BLE001 - what cannot be read, row or policy, cannot be retried: it is kept as it is
         return row._replace(due=None)

@@ -22,7 +22,7 @@ from partyroom._core.alarm_life import look_at, new_row, pause, resume, ring_aga
 from partyroom._core.alarm_table import AlarmTable
 from partyroom._core.instants import from_micros, to_micros
 from partyroom._core.keys import check_name
-from partyroom._core.units import Place, Unit, unit_of
+from partyroom._core.units import Place, Unit, Writes, unit_of
 from partyroom._room_state import RoomState
 from partyroom._services import Services
 from partyroom.errors import (
@@ -67,6 +67,10 @@ class RoomAlarms(Storage):
 
     def _unit(self) -> Unit:
         return unit_of(self._room, "storage was used")
+
+    def _layer(self, unit: Unit) -> Writes:
+        """Give the layer to write to after a read: a task that has outlived its unit meanwhile belongs to what is around it."""
+        return (unit if unit.is_live else self._unit()).layer()
 
     def _encode(self, value: object, name: str, what: str = "") -> bytes:
         """Give the bytes of a value; ``what`` and ``name`` say in errors which."""
@@ -134,7 +138,7 @@ class RoomAlarms(Storage):
             message = f"{self._alarm(row_name)}: {error}"
             raise AlarmTimeError(message) from None
         if row != current:
-            unit.layer().alarms[row_name] = row
+            self._layer(unit).alarms[row_name] = row
 
     def _check_policies(self, name: str, retry: object, spread: object) -> None:
         """Refuse what is no policy, now rather than when the alarm has rung."""
@@ -165,7 +169,7 @@ class RoomAlarms(Storage):
         existed = await self._find_alarm(unit, row_name) is not None
         ringing = unit.root.ringing
         if existed or (ringing is not None and ringing.name == row_name):
-            unit.layer().alarms[row_name] = None
+            self._layer(unit).alarms[row_name] = None
         return existed
 
     @override
@@ -203,7 +207,7 @@ class RoomAlarms(Storage):
             raise DecodeError(message) from error
         if stepped == row:
             return False
-        unit.layer().alarms[row_name] = stepped
+        self._layer(unit).alarms[row_name] = stepped
         return True
 
     def _now(self) -> int:

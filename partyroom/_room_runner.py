@@ -18,14 +18,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, NoReturn, final
+from typing import Any, Final, NoReturn, cast, final
 
 from anyio import get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
 from partyroom._core.instants import length_micros
-from partyroom._core.units import CURRENT, Event, Unit
+from partyroom._core.units import CURRENT, Event, Unit, check_is_left
 from partyroom._handlers import begin_handler, callback, run_on_alarm_failed, run_on_close, run_on_error
 from partyroom._ringing import conclude, find_due, keep_ringing, now, set_ringing
 from partyroom._room_life import RoomLife
@@ -208,6 +208,8 @@ class RoomRunner(RoomLife):
             if self._is_ready_for(event) or await self._prepare(event):
                 self._begin(event)
                 event.result = await begin_handler(event, self)
+                if CURRENT.get() is not event:
+                    check_is_left(event)
         except Exception as error:  # noqa: BLE001 - told to whoever waits for the event
             event.error = error
         except BaseException as error:
@@ -271,6 +273,16 @@ class RoomRunner(RoomLife):
                 nested.stop()
             nested = nested.nested
 
+    def _break_off(self, error: RoomBrokenError) -> None:
+        """End the running event, since what it was computed on is gone: also if it is ending for another reason already.
+
+        For that would have a ring that failed store its retry, and nothing can be stored any more.
+        """
+        running = self.running
+        if running is not None and running.cut is not None:
+            running.cut = error
+        self.cut(error)
+
     def cut_off(self, error: RuntimeClosedError) -> None:
         """End everything that was not done in time."""
         while (event := self.mailbox.pop()) is not None:
@@ -302,12 +314,11 @@ class RoomRunner(RoomLife):
 
     def _interrupt(self, event: Event, error: BaseException) -> None:
         """Give an event that ended by something else than an ``Exception`` an error to tell."""
+        rest = _uncancelled(error)
         if event.error is None:
-            message = f"{event} was cancelled by its own code, or interrupted"
-            event.error = EventCancelledError(message)
-            event.error.__cause__ = error
-        if not isinstance(error, get_cancelled_exc_class()):
-            self.services.keeper.fail(error)
+            event.error = rest if isinstance(rest, Exception) else _cancelled(event, error)
+        if rest is not None and not isinstance(rest, Exception):
+            self.services.keeper.fail(rest)
 
     def _is_cut_short(self, error: BaseException) -> bool:
         """Say whether this is the cancellation of the worker's own scope; any other one is the handler's, and ends with it."""
@@ -324,6 +335,7 @@ class RoomRunner(RoomLife):
         self._begin(event)
         try:
             await begin_handler(event, self)
+            check_is_left(event)
         except BaseException as error:
             event.error = error
             raise
@@ -409,7 +421,7 @@ class RoomRunner(RoomLife):
         for connection in self.connections.select():
             connection.end(INTERNAL_ERROR, "the room broke", was_clean=False)
         if is_computed:
-            self.cut(broken(self, error))
+            self._break_off(broken(self, error))
         # Which alarms are stored now, nobody knows: the room is to look, but not at once. A full disk would have one ring
         # again and again without a pause.
         self.services.scheduling.failed_to_start(self.key)
@@ -420,7 +432,7 @@ class RoomRunner(RoomLife):
         if event.kind == "start" or (event.kind == "connect" and isinstance(error, ConnectRejectedError)):
             # The event that woke the room fails with the same error, and is reported; a refusal is no fault.
             return
-        is_heard = event.kind in {"connect", "message", "close"} and callback(self.instance, "on_error") is not None
+        is_heard = event.kind in {"connect", "message", "close"} and self._hears("on_error")
         # A room does not hear of its own breaking, or of the runtime's end.
         if not is_heard or not isinstance(error, Exception) or isinstance(error, RoomBrokenError | RuntimeClosedError):
             self.services.keeper.event_failed(event, error)
@@ -430,6 +442,14 @@ class RoomRunner(RoomLife):
         self.mailbox.push_first(heard)
         if self.services.probe is not None:
             self.services.probe.event_failed(event, error, heard=True)
+
+    def _hears(self, name: str) -> bool:
+        """Say whether the room has a callback for how an event came to its end; an object that raises if asked has none."""
+        try:
+            return callback(self.instance, name) is not None
+        except Exception as error:  # noqa: BLE001 - there is no event any more that could fail by it
+            self.services.keeper.event_failed(Event(self, "error", name), error)
+            return False
 
     # --- alarms --------------------------------------------------------------
 
@@ -449,6 +469,7 @@ class RoomRunner(RoomLife):
                 if self.sealed != sealed:
                     # ``on_start`` has written something: perhaps an alarm.
                     row = await find_due(self, row, until)
+            on_alarm = callback(self.instance, "on_alarm")
         except BaseException:
             # Not the alarm's fault, so no retry of it is used up: it is stored as it was.
             event.kind = "wake"
@@ -456,7 +477,6 @@ class RoomRunner(RoomLife):
             raise
         if row is None:
             return False
-        on_alarm = callback(self.instance, "on_alarm")
         if on_alarm is None:
             event.kind = "wake"
             self.services.scheduling.no_handler(self.key, type(self.instance))
@@ -465,11 +485,7 @@ class RoomRunner(RoomLife):
 
     def _conclude_ring(self, event: Event) -> None:
         alarm, error = event.subject, event.error
-        if (
-            conclude(self, event)
-            and isinstance(alarm, Alarm)
-            and callback(self.instance, "on_alarm_failed") is not None
-        ):
+        if conclude(self, event) and isinstance(alarm, Alarm) and self._hears("on_alarm_failed"):
             failed = Event(self, "alarm_failed", "on_alarm_failed", partial(run_on_alarm_failed, alarm, error))
             failed.follows = event
             self.mailbox.push_first(failed)
@@ -498,3 +514,18 @@ class RoomRunner(RoomLife):
         self.services.keeper.task_ended()
         self._settle()
         self.services.committer.call_worker()
+
+
+def _uncancelled(error: BaseException) -> BaseException | None:
+    """Give what of an error is no cancellation: trio's nurseries put both into one group."""
+    cancelled = get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return group.split(cancelled)[1]
+    return None if isinstance(error, cancelled) else error
+
+
+def _cancelled(event: Event, error: BaseException) -> EventCancelledError:
+    told = EventCancelledError(f"{event} was cancelled by its own code, or interrupted")
+    told.__cause__ = error
+    return told

@@ -94,7 +94,7 @@ class RoomStorage(RoomAlarms):
         key = self._key(key)
         if await self._find(unit, key) is None:
             return False
-        unit.layer().values[key] = None
+        self._layer(unit).values[key] = None
         return True
 
     def _decode(self, key: str, data: bytes) -> Any:  # noqa: ANN401 - an author's own value
@@ -261,7 +261,15 @@ class _Transaction(AbstractAsyncContextManager[None]):
         unit = self._unit
         assert unit is not None
         assert self._token is not None
-        CURRENT.reset(self._token)
+        try:
+            CURRENT.reset(self._token)
+        except ValueError:
+            # Another task closes it than began it: of a generator that nobody has closed, the loop does so. The task that
+            # began it writes into it still, and is told at its event's end.
+            if exc is not None:
+                return
+            message = f"{unit.place.key}: a transaction is left by the task that entered it"
+            raise RuntimeError(message) from None
         unit.open = False
         if exc is None:
             assert unit.parent is not None

@@ -392,7 +392,12 @@ class Storage(Protocol):
         ...
 
     def transaction(self) -> AbstractAsyncContextManager[None]:
-        """Open a smaller unit inside the event: if the body raises, its writes and outputs are undone (G3). Nests."""
+        """Open a smaller unit inside the event: if the body raises, its writes and outputs are undone (G3). Nests.
+
+        It is left by the task that entered it, and before the event ends. One that a generator has entered is left when
+        that is closed (``contextlib.aclosing``): an event that ends before fails (``RuntimeError``), for what it wrote
+        since would be lost.
+        """
         ...
 
     async def sync(self) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "Run",
     "Unit",
     "Writes",
+    "check_is_left",
     "current_unit",
     "find_cycle",
     "find_way_back",
@@ -291,6 +292,17 @@ def unit_of(place: Place, what: str) -> Unit:
     if unit.root.cut is not None:
         raise unit.root.cut_again()
     return unit
+
+
+def check_is_left(event: Event) -> None:
+    """Refuse to let a handler end well, here in its own context, inside a transaction that it has not left.
+
+    That is one of a generator which nobody has closed. What was written since would be lost in silence: it was the
+    transaction's.
+    """
+    if current_unit() is not event and event.is_live:
+        message = f"{event} ended inside a transaction: close the generator that began it, with contextlib.aclosing"
+        raise RuntimeError(message)
 
 
 # --- chains of calls ---------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import timedelta
 from typing import Any
 
@@ -11,8 +12,10 @@ from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
 from partyroom import OutsideEventError, Room, RoomHandle, Storage
-from partyroom.testing import Harness
-from tests.runtime.boxes import Step, do, put, undo, undone
+from partyroom.backends.memory import MemoryBackend
+from partyroom.testing import FaultyBackend, Harness
+from partyroom.testing.backend_wrapper import Call
+from tests.runtime.boxes import Box, Step, do, put, undo, undone
 
 pytestmark = pytest.mark.anyio
 
@@ -171,6 +174,96 @@ async def test_a_transaction_that_outlives_what_it_is_part_of_says_that_nothing_
 
     await quick_box.call(change)
     assert {} == await quick.stored(quick_box)
+
+
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+@pytest.mark.parametrize("turns", [0, 10], ids=["open", "closed by the loop"])
+async def test_an_event_that_ends_inside_a_transaction_fails_and_loses_nothing_in_silence(
+    quick: Harness, quick_box: RoomHandle, turns: int
+) -> None:
+    async def in_a_transaction(storage: Storage) -> AsyncGenerator[int]:
+        async with storage.transaction():
+            yield 1
+            yield 2
+
+    async def change(room: Room) -> None:
+        async for _ in in_a_transaction(room.ctx.storage):
+            break
+        await room.ctx.storage.put("a", 1)
+        for _ in range(turns):
+            await checkpoint()
+
+    async def change_and_call_back(room: Room) -> None:
+        with pytest.raises(RuntimeError, match="box/a .*change ended inside a transaction"):
+            await quick_box.call(change)
+        await room.ctx.storage.put("b", 1)
+
+    async def close(room: Room) -> None:
+        async with aclosing(in_a_transaction(room.ctx.storage)) as numbers:
+            async for _ in numbers:
+                break
+        await room.ctx.storage.put("c", 1)
+
+    with pytest.raises(RuntimeError, match="box/a .*change ended inside a transaction: close the generator"):
+        await quick_box.call(change)
+    await quick_box.call(change_and_call_back)
+    await quick_box.call(close)
+    assert {"b": 1, "c": 1} == await quick.stored(quick_box)
+
+
+async def test_a_transaction_is_left_by_the_task_that_entered_it(quick: Harness, quick_box: RoomHandle) -> None:
+    async def change(room: Room) -> None:
+        transaction = room.ctx.storage.transaction()
+        await transaction.__aenter__()
+        async with create_task_group() as tasks:
+            tasks.start_soon(leave, transaction)
+
+    async def leave(transaction: AbstractAsyncContextManager[None]) -> None:
+        with pytest.raises(RuntimeError, match="box/a: a transaction is left by the task that entered it"):
+            await transaction.__aexit__(None, None, None)
+
+    with pytest.raises(RuntimeError, match="ended inside a transaction"):
+        await quick_box.call(change)
+
+
+@pytest.mark.parametrize(
+    ("change", "reads"),
+    [
+        (lambda storage: storage.delete("k"), "read"),
+        (lambda storage: storage.set_alarm(timedelta(days=1)), "room_alarms"),
+        (lambda storage: storage.delete_alarm("named"), "room_alarms"),
+        (lambda storage: storage.pause_alarm("named"), "room_alarms"),
+    ],
+    ids=["delete", "set_alarm", "delete_alarm", "pause_alarm"],
+)
+async def test_who_outlives_the_event_while_he_reads_changes_nothing_of_it(
+    change: Step, reads: Call, anyio_backend: object
+) -> None:
+    outcomes: list[BaseException] = []
+
+    async def change_late(storage: Storage) -> None:
+        try:
+            await change(storage)
+        except OutsideEventError as error:
+            outcomes.append(error)
+
+    async def put_and_leave(room: Room) -> None:
+        tasks.start_soon(change_late, room.ctx.storage)
+        await hold.arrived()
+        await room.ctx.storage.put("z", 1)
+
+    backend = FaultyBackend(MemoryBackend())
+    async with Harness({"box": Box}, backend=backend) as harness:
+        box = harness.parties["box"].get("a")
+        await do(box, put(k=1), SET_NAMED)
+        await harness.put_to_sleep(box)
+        async with create_task_group() as tasks:
+            with backend.hold_answer(reads) as hold:
+                await box.call(put_and_leave)
+        assert 1 == len(outcomes)
+        assert [{"k": 1, "z": 1}] == await do(box, lambda storage: storage.list())
+        assert {"k": 1, "z": 1} == await harness.stored(box)
+        assert [("named", "pending")] == [(alarm.name, alarm.status) for alarm in await box.list_alarms()]
 
 
 async def test_a_transaction_is_entered_once(quick: Harness, quick_box: RoomHandle) -> None:

@@ -19,6 +19,7 @@ from partyroom import (
     RoomAbortedError,
     RoomBrokenError,
     RoomContext,
+    RoomKey,
 )
 from partyroom.testing import FaultyBackend, Harness
 from tests.runtime.engine.running import Box, Caller, arrive, awake, get, nothing, put, running, until
@@ -437,3 +438,55 @@ async def test_a_read_of_an_event_that_was_cut_by_a_refused_commit_says_so(backe
         assert isinstance(await caller.outcome(), RoomBrokenError)
         backend.heal()
         await room.call(nothing)
+
+
+async def test_what_fails_while_a_cut_event_tidies_up_is_none_of_the_runtimes(backend: FaultyBackend) -> None:
+    async def fail(room: Room) -> None:
+        try:
+            await room.ctx.clock.sleep(2 * MINUTE)
+        finally:
+            raise ZeroDivisionError
+
+    async def hang(room: Room) -> None:
+        async with room.ctx.task_group() as group:
+            group.start_soon(fail, room)
+            group.start_soon(room.ctx.clock.sleep, 2 * MINUTE)
+
+    async with Harness({"box": Box}, backend=backend, limits=LIMITED) as harness:
+        room = harness.parties["box"].get("a")
+        assert isinstance(await outcome_after(harness, MINUTE, room.call, hang), EventTimeoutError)
+        assert None is await room.call(nothing)
+
+
+async def test_a_ring_that_is_cut_twice_the_second_time_by_a_refused_commit_is_stored_as_it_was(
+    backend: FaultyBackend,
+) -> None:
+    told: list[int] = []
+
+    class Bell(Room):
+        async def on_alarm(self, alarm: Alarm) -> None:
+            told.append(alarm.retry_count)
+            if len(told) == 1:
+                try:
+                    self.ctx.abort("enough")
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        hold.release()
+                        await until(lambda: not awake(runtime, room).fence)
+
+    async def ring_at_once(room: Room) -> None:
+        await room.ctx.storage.set_alarm(timedelta())
+
+    async with running({"bell": Bell}, backend, alarms="manual") as runtime:
+        room = runtime.parties["bell"].get("a")
+        await room.call(ring_at_once)
+        backend.refuse(RoomKey("bell", "a"))
+        async with anyio.create_task_group() as group:
+            with backend.hold() as hold:
+                caller: Caller[None] = Caller(group, room.call, put, "k", 1)
+                await hold.arrived()
+                (failure,) = (await runtime.ring_due()).failed
+        for error in (failure.error, await caller.outcome()):
+            assert isinstance(error, RoomBrokenError)
+        assert 1 == (await runtime.ring_due()).rung
+    assert [0, 0] == told
