@@ -27,14 +27,15 @@ ROWS = (
     # effects: siblings that never see each other
     (
         *("clock", "codec", "backends", "connections"),
-        *("_alarm_loop", "_committer", "_room_clock", "_room_state"),
+        *("_alarm_loop", "_committer", "_room_clock", "_room_state", "_scheduling"),
     ),
     # what every room is given
     ("_services",),
     ("_background", "_handlers", "_ringing", "_room_alarms", "_room_listing", "_sealing", "_watching"),
     ("_calls", "_room_storage"),
     ("_room_context",),
-    # one awake room, one event at a time
+    # one awake room: its claim, its start and its sleep; and in between one event at a time
+    ("_room_life",),
     ("_room_runner",),
     # what is told of them, what they wait for, what they run in
     ("_due_alarms", "_figures", "_idle_rooms", "_run_tasks"),
