@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from typing_extensions import override
 
-from partyroom import Alarm, AlarmScheduler, Clock, RetryPolicy, Room, Runtime
+from partyroom import Alarm, AlarmScheduler, Clock, RetryPolicy, Room, RoomKey, Runtime, Upcoming
 from partyroom.backends.file import FileBackend
-from partyroom.testing import AlarmSchedulerContract
+from partyroom.testing import AlarmSchedulerContract, FakeClock
 
 pytest.importorskip("apscheduler", reason="the extra `apscheduler` is not installed")
 from apscheduler import AsyncScheduler
 
+from partyroom.examples import host_scheduler
 from partyroom.examples.host_scheduler import HostScheduler
 from tests.sizes import in_turn
 
@@ -44,6 +46,61 @@ async def running(host: AsyncScheduler) -> AsyncGenerator[AsyncScheduler]:
     async with host:
         await host.start_in_background()
         yield host
+
+
+def test_what_was_moved_later_is_looked_at_again_and_what_was_taken_back_is_forgotten() -> None:
+    clock, woken, host = FakeClock(), list[RoomKey](), AsyncScheduler()
+    start = clock.now()
+    moved, left, gone = (RoomKey("egg", name) for name in ("moved", "left", "gone"))
+
+    def at(seconds: float) -> datetime:
+        return start + timedelta(seconds=seconds)
+
+    scheduler = HostScheduler(host)
+    scheduler.changed(moved, at(1))
+    scheduler.clock = clock
+    scheduler.begin(woken.append)
+    scheduler.horizon = scheduler.next_read = at(100)
+    for room, *seconds in ((moved, 20, 10), (left, 10, 50), (gone, 10, 120)):
+        for each in seconds:
+            scheduler.changed(room, at(each))
+    assert at(10) == scheduler.call
+    clock.set_wall(at(10))
+    scheduler.called(at(9))
+    assert [] == woken
+    scheduler.called(at(10))
+    assert [moved] == woken
+    scheduler.changed(moved, None)
+    # Where it was before it was moved sooner, there is nothing any more.
+    clock.set_wall(at(20))
+    scheduler.called(at(20))
+    assert ([moved], at(50)) == (woken, scheduler.call)
+    clock.set_wall(at(50))
+    scheduler.called(at(50))
+    assert ([moved, left], at(100)) == (woken, scheduler.call)
+
+
+@pytest.mark.anyio
+async def test_what_is_due_soon_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_scheduler, "PAGE", 2)
+    clock, woken, host = FakeClock(), list[RoomKey](), AsyncScheduler()
+    stored = [Upcoming(clock.now(), RoomKey("egg", name), "") for name in "abcde"]
+
+    async def upcoming(after: Upcoming | None, limit: int) -> list[Upcoming]:
+        first = 0 if after is None else stored.index(after) + 1
+        return stored[first : first + limit]
+
+    scheduler = HostScheduler(host)
+    scheduler.clock = clock
+    scheduler.begin(woken.append)
+    await scheduler.read(upcoming)
+    scheduler.called(clock.now())
+    assert [each.room for each in stored] == woken
+
+
+def test_it_is_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(host_scheduler.__file__), run_name="__main__")
+    assert "soft is done\nhard is done\n" == capsys.readouterr().out
 
 
 class Egg(Room):
