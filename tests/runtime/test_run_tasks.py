@@ -6,6 +6,7 @@ import anyio
 import pytest
 from anyio import CancelScope
 
+from partyroom._native import current_loop
 from partyroom._run_tasks import RunTasks
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +23,7 @@ async def test_the_first_error_ends_the_run_and_is_kept_and_a_later_one_is_not()
         raise LookupError
 
     async with anyio.create_task_group() as group:
-        tasks = RunTasks(group)
+        tasks = RunTasks(group, current_loop())
         tasks.start(fail_late)
         await anyio.wait_all_tasks_blocked()
         tasks.start(fail)
@@ -31,13 +32,13 @@ async def test_the_first_error_ends_the_run_and_is_kept_and_a_later_one_is_not()
 
 async def test_what_runs_as_long_as_the_run_ends_with_it_and_a_cancelled_task_is_no_error() -> None:
     async with anyio.create_task_group() as group:
-        tasks = RunTasks(group)
+        tasks = RunTasks(group, current_loop())
         tasks.keep_running(anyio.sleep_forever, CancelScope())
         await anyio.wait_all_tasks_blocked()
         tasks.stop()
     assert tasks.error is None
     async with anyio.create_task_group() as group:
-        tasks = RunTasks(group)
+        tasks = RunTasks(group, current_loop())
         tasks.start(anyio.sleep_forever)
         await anyio.wait_all_tasks_blocked()
         group.cancel_scope.cancel()
