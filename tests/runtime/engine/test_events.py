@@ -510,7 +510,7 @@ async def fail_in_a_group() -> str:
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(fail())
-            await asyncio.sleep(1)
+            await asyncio.sleep(3600)
     except* ZeroDivisionError:
         pass
     return "heard"
