@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Generic, Protocol, TypeVar, final
 
-from anyio import CancelScope
+from anyio import CancelScope, get_cancelled_exc_class
 
 from partyroom._native import Loop, OneShot
 
@@ -70,8 +70,8 @@ class WorkerThread(Generic[J]):
         try:
             await self._until(self._started)
         except BaseException:
-            # Whatever it was, nobody will stop the thread any more.
-            self._jobs.put(None)
+            # Whatever it was, nobody else will stop the thread any more.
+            await self.stop()
             raise
 
     async def stop(self) -> None:
@@ -80,13 +80,22 @@ class WorkerThread(Generic[J]):
         await self._until(self._stopped)
 
     async def _until(self, shot: OneShot[None]) -> None:
-        """Wait for a step that is short and must not be left halfway."""
+        """Wait for a step that is short and must not be left halfway, whoever cancels this and by what means."""
+        cancelled: BaseException | None = None
         try:
             with CancelScope(shield=True):
-                await shot.wait()
+                while True:
+                    try:
+                        await shot.wait()
+                        break
+                    except get_cancelled_exc_class() as error:
+                        # asyncio's own cancellation, which no scope keeps out: who opens the store next would find it held.
+                        cancelled = error
         finally:
             if self._stopped.done:
                 self._thread.join()
+        if cancelled is not None:
+            raise cancelled
 
     def hand_back(self, call: Callable[[], object]) -> None:
         """Have the loop call something soon; from the thread."""

@@ -207,7 +207,11 @@ class _OpenStore:
     async def start(self) -> None:
         """Open the store, in the writing thread."""
         await self.writer.start()
-        await self._reader.start()
+        try:
+            await self._reader.start()
+        except BaseException:
+            await self.writer.stop()
+            raise
 
     async def stop(self) -> None:
         """Have everything done that was handed in, then close the store."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -417,6 +418,23 @@ async def test_leaving_is_not_cut_short_by_a_cancellation() -> None:
             scope.cancel()
     assert scope.cancelled_caught is False
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("partyroom-")]
+
+
+async def test_opening_and_leaving_are_seen_through_whatever_asyncio_itself_cancels(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("asyncio's own cancellations")
+
+    async def live() -> None:
+        async with ThreadedBackend(DictStore()):
+            await asyncio.sleep(0)
+
+    for turns in range(12):
+        living = asyncio.ensure_future(live())
+        for _ in range(turns):
+            await asyncio.sleep(0.0001)
+        living.cancel()
+        await asyncio.wait([living])
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("partyroom-")]
 
 
 async def test_a_cancelled_commit_is_stored_all_the_same() -> None:
