@@ -169,8 +169,8 @@ class WebSocket:
     async def _hear(self, message: Message) -> None:
         """Give the room what the client says; after the end of the connection, nobody."""
         if message["type"] == "websocket.disconnect":
-            # Some servers give a code of their own type.
-            self._leave(int(message.get("code", NO_STATUS)), message.get("reason") or "")
+            # Some servers give a code of their own type, or none.
+            self._leave(int(message.get("code") or NO_STATUS), message.get("reason") or "")
             return
         # No server gives a message before it was told to accept.
         assert self._client is not None

@@ -11,6 +11,7 @@ Must never run a room's code in a caller's thread.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from threading import Event as ThreadEvent
 from threading import Thread, get_ident
 from typing import TypeVar, final
@@ -66,14 +67,16 @@ class LoopThread(Home):
                     self._stopped = Event()
                     self._ready.set()
                     await self._stopped.wait()
-            except Exception as error:  # noqa: BLE001 - told as it is, and not in the portal's group
+            except BaseException as error:  # noqa: BLE001 - told as it is, and not in the portal's group
                 self._error = error
 
     @override
     def stop(self) -> None:
         self.check()
         assert self._portal is not None
-        self._portal.start_task_soon(self._set_stopped)
+        # One that an error has ended has nothing left to stop: the error says why.
+        with suppress(RuntimeError):
+            self._portal.start_task_soon(self._set_stopped)
         self._thread.join()
         if self._error is not None:
             raise self._error

@@ -383,6 +383,7 @@ async def test_a_connection_knows_its_address() -> None:
     [
         ({"code": 1001, "reason": "bye"}, [1001, "bye", True]),
         ({"code": 1006, "reason": None}, [1006, "", False]),
+        ({"code": None}, [1005, "", True]),
         ({}, [1005, "", True]),
     ],
 )

@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from threading import Event
+from threading import enumerate as enumerate_threads
 from typing import Any, assert_type
 
 import pytest
@@ -23,6 +24,7 @@ from partyroom import (
     Connection,
     ConnectionClosedError,
     ConnectRejectedError,
+    EventCancelledError,
     NoHandlerError,
     Room,
     RuntimeClosedError,
@@ -199,6 +201,23 @@ def test_trouble_at_the_end_is_told_to_who_closes() -> None:
     runtime = BlockingRuntime({"counter": Counter}, backend=Trouble(MemoryBackend())).open()
     with pytest.raises(OSError, match="no way out"):
         runtime.close()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_an_interrupt_that_has_ended_it_is_told_to_who_closes(loop: Any) -> None:
+    async def interrupt(_room: Room) -> None:
+        raise KeyboardInterrupt
+
+    runtime = BlockingRuntime({"counter": Counter}, backend=MemoryBackend(), loop=loop)
+    with pytest.raises(KeyboardInterrupt), runtime:
+        room = runtime.parties["counter"].get("a")
+        with pytest.raises(EventCancelledError):
+            room.call(interrupt)
+        for thread in enumerate_threads():
+            if thread.name == "partyroom":
+                thread.join(30)
+        with pytest.raises(RuntimeClosedError):
+            room.call(Counter.increment)
 
 
 def test_who_waits_for_a_message_is_told_that_the_runtime_closes() -> None:
