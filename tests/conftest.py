@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,27 +71,64 @@ EAGER_MATTERS = (
 )
 """Whose tests are about tasks that begin: of events, connections, the alarm loop, commits and the runtime's own life."""
 
-WAYS = {"memory", "file", "patient", "inline", "suspending", "stays", "hibernates", "strict"}
-"""The stores, and the kinds of rooms, that tests run on one after the other."""
+PAIRS = {
+    "asyncio": {"file", "patient", "suspending", "stays", "strict"},
+    "trio": {"memory", "inline", "hibernates"},
+    "eager": {"memory", "inline", "hibernates"},
+}
+"""The stores, and the kinds of rooms, that the tests of each loop run on."""
 
-PAIRS = {"asyncio": WAYS - {"memory"}, "eager": {"memory", "inline", "hibernates"}, "trio": WAYS - {"file", "patient"}}
-"""Those of them that the tests of each loop run on."""
+WAYS = {way for ways in PAIRS.values() for way in ways}
+TURNS = ("asyncio", "trio")
 
 
-def is_a_needless_pair(item: pytest.Item) -> bool:
-    """Say whether a test would run on a loop that it does not see, or on a store that it has been on with another loop.
+def params(item: pytest.Item) -> dict[str, object]:
+    callspec = getattr(item, "callspec", None)
+    return dict(callspec.params) if callspec else {}
+
+
+def loop_of(item: pytest.Item) -> str | None:
+    values = params(item).values()
+    return next((name for name, backend in BACKENDS.items() if any(backend is value for value in values)), None)
+
+
+def function_of(item: pytest.Item) -> object:
+    return item.parent, getattr(item, "originalname", item.name)
+
+
+def case_of(item: pytest.Item) -> object:
+    """Give what tells a test from those of the same function, but for loop and store."""
+    indices: dict[str, int] = item.callspec.indices  # type: ignore[attr-defined]
+    return [
+        pair for pair in sorted(indices.items()) if pair[0] != "anyio_backend" and not is_way(params(item)[pair[0]])
+    ]
+
+
+def is_way(value: object) -> bool:
+    return isinstance(value, str) and value in WAYS
+
+
+def needless_pairs(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
+    """Give the tests that would find nothing new: what they try on one loop, others try on the other one.
 
     No store knows which loop it is on, but where it comes back from its thread, which its own tests and its contract try on
-    every loop. So all the loops with all the stores are many combinations that find nothing new: it is enough that each
-    test has been on each loop, and on each store. The others are left for a run of what takes minutes.
+    every loop. So all the loops with all the stores, and with all the cases of a test, are many combinations that find
+    nothing new: it is enough that each test has been on each loop, and on each store. Of several cases of one test each
+    next one has the other loop. All of them are run where a run asks for what takes minutes.
     """
-    callspec = getattr(item, "callspec", None)
-    values: list[object] = list(callspec.params.values()) if callspec else []
-    loop = next((name for name, backend in BACKENDS.items() if any(backend is value for value in values)), None)
-    if loop == "eager" and not item.nodeid.startswith(EAGER_MATTERS):
-        return True
-    way = next((value for value in values if isinstance(value, str) and value in WAYS), None)
-    return loop is not None and way is not None and way not in PAIRS[loop]
+    on_loops = [item for item in items if loop_of(item) is not None]
+    cases: dict[object, list[object]] = {}
+    for item in on_loops:
+        known = cases.setdefault(function_of(item), [])
+        if case_of(item) not in known and not item.get_closest_marker("slow"):
+            known.append(case_of(item))
+    for item in on_loops:
+        loop, known, case = loop_of(item), cases[function_of(item)], case_of(item)
+        way = next(filter(is_way, params(item).values()), None)
+        is_another_turn = len(known) > 1 and case in known and loop != TURNS[known.index(case) % len(TURNS)]
+        is_unseen = not item.nodeid.startswith(EAGER_MATTERS) if loop == "eager" else is_another_turn
+        if is_unseen or (way is not None and way not in PAIRS[str(loop)]):
+            yield item
 
 
 def is_thorough(config: pytest.Config) -> bool:
@@ -124,9 +162,9 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say what takes minutes, and give it that time."""
+    for item in list(needless_pairs(items)):
+        item.add_marker(pytest.mark.slow)
     for item in items:
-        if is_a_needless_pair(item):
-            item.add_marker(pytest.mark.slow)
         if is_thorough(config) and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
