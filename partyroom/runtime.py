@@ -174,13 +174,6 @@ class Runtime:
                     raise
                 self._settings.log.exception("the backend could not be closed", extra=about())
 
-    def crash(self, error: RuntimeClosedError) -> None:
-        """Stop as a killed process would, for tests: nothing more is committed, and whoever waits gets ``error``.
-
-        The ``async with`` still has to be left. See ``partyroom.testing.Harness.crash``.
-        """
-        self.engine().crash(error)
-
     def running(self) -> Engine | None:
         """Give the engine if there is one, also while it closes; for the testing kit."""
         return self._engine

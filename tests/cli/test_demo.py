@@ -100,7 +100,7 @@ def change_value_and_ring_early(path: str) -> None:
 @pytest.mark.parametrize(
     ("meddle", "expected"),
     [
-        (
+        pytest.param(
             forget_alarm,
             {
                 "a room is awake before its alarm",
@@ -112,6 +112,7 @@ def change_value_and_ring_early(path: str) -> None:
                 "it rings once",
                 "delete_all takes the alarm too",
             },
+            marks=pytest.mark.slow,
         ),
         (change_value_and_ring_early, {"it reads what was stored before", "the alarm is never early"}),
     ],

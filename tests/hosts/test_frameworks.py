@@ -9,8 +9,6 @@ from typing import Any
 
 import attrs
 import pytest
-from fastapi import FastAPI
-from flask import Flask
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.requests import Request as StarletteRequest
@@ -30,6 +28,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::Deprecation
 def anyio_backend() -> str:
     """Give the frameworks' own loop."""
     return "asyncio"
+
+
+def framework(module: str) -> Any:
+    """Give what takes long to import, and one test needs."""
+    return import_module(module)
 
 
 class Echo(Room):
@@ -94,11 +97,11 @@ async def test_fastapi_mounts_rooms_and_enters_the_runtime() -> None:
     runtime = new_runtime()
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+    async def lifespan(_app: Any) -> AsyncGenerator[None]:
         async with runtime:
             yield
 
-    app = FastAPI(lifespan=lifespan)
+    app = framework("fastapi").FastAPI(lifespan=lifespan)
     app.add_api_route("/own", own_page)
     app.mount("/api", PartyApp(runtime, on_before_connect=log_in, request_factory=StarletteRequest))
     async with serve("uvicorn", app) as port:
@@ -132,7 +135,7 @@ class Counter(Room):
 
 
 def test_flask_calls_rooms_and_waits() -> None:
-    app = Flask(__name__)
+    app = framework("flask").Flask(__name__)
     with BlockingRuntime({"counter": Counter}, backend=MemoryBackend()) as runtime:
 
         def count(name: str) -> dict[str, Any]:

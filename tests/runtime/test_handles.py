@@ -59,6 +59,15 @@ async def test_failed_alarms_are_found_among_any_number_of_parked_ones() -> None
         assert found[2:] == await harness.parties["failing"].failed_alarms(start_after=found[1])
 
 
+async def test_handles_of_one_room_are_equal() -> None:
+    async with Harness({"box": Box, "crate": Box}) as harness, Harness({"box": Box}) as other:
+        boxes = harness.parties["box"]
+        assert boxes.get("a") == boxes.get("a")
+        assert 1 == len({boxes.get("a"), boxes.get("a")})
+        for another in (boxes.get("b"), harness.parties["crate"].get("a"), other.parties["box"].get("a"), "box/a"):
+            assert boxes.get("a") != another
+
+
 async def test_a_handle_and_a_context_name_their_room() -> None:
     async def name(room: Room) -> str:
         return repr(room.ctx)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, run_state_machine_as_test
 
@@ -115,6 +115,19 @@ def test_a_client_that_was_hung_up_on_sends_no_more() -> None:
         messages: ClassVar[Mapping[str, st.SearchStrategy[str | bytes]]] = {"closer": st.just("hi")}
 
     run_state_machine_as_test(Closers, settings=FEW)
+
+    @given(st.data())
+    @settings(max_examples=2)
+    def send_twice(data: st.DataObject) -> None:
+        machine = Closers()
+        machine.open()
+        machine.connect(data=data)
+        machine.send(data=data)
+        assert [True] == [client.closed is not None for _, client in machine.clients]
+        machine.send(data=data)
+        machine.teardown()
+
+    send_twice()
 
 
 class Strict(Room):

@@ -97,6 +97,13 @@ async def test_calls_that_are_made_in_one_turn_of_the_loop_are_all_answered(back
         assert {"total": 128} == await room.stored()
 
 
+async def test_a_room_names_itself(backend: FaultyBackend) -> None:
+    async with running({"box": Box}, backend) as runtime:
+        room = runtime.parties["box"].get("a")
+        await room.call(nothing)
+        assert "<room box/a>" == repr(awake(runtime, room))
+
+
 @sizes("calls", 400, 1000)
 async def test_a_busy_room_lets_others_run(backend: FaultyBackend, calls: int) -> None:
     handled: list[str] = []
