@@ -58,18 +58,13 @@ hypothesis.settings.register_profile(THOROUGH, deadline=None, max_examples=1000,
 
 
 EAGER_MATTERS = (
-    "tests/backends/test_threaded.py",
-    "tests/hosts/test_beside.py",
-    "tests/hosts/test_lifespan.py",
     "tests/runtime/engine/",
-    "tests/runtime/test_alarm_loop.py",
     "tests/runtime/test_cancel_everywhere.py",
     "tests/runtime/test_connections.py",
     "tests/runtime/test_runtime.py",
     "tests/test_native.py",
-    "tests/testing/test_harness.py",
 )
-"""Whose tests are about tasks that begin: of events, connections, the alarm loop, commits and the runtime's own life."""
+"""Whose tests are about tasks that begin: of events, connections and the runtime's own life."""
 
 PAIRS = {
     "asyncio": {"file", "patient", "suspending", "stays", "strict"},

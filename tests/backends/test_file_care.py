@@ -168,7 +168,7 @@ async def test_the_log_stays_bounded_under_constant_load(tmp_path: Path, monkeyp
     async with FileBackend(tmp_path / "rooms.db") as backend:
         fence = await backend.claim(A)
         largest = 0
-        for number in range(400):
+        for number in range(250):
             values = {f"k{(number * 7 + key) % 500}": b"%d" % number * 100 for key in range(20)}
             assert [None] == await backend.commit([Commit(A, fence, values, {})])
             largest = max(largest, (tmp_path / "rooms.db-wal").stat().st_size)

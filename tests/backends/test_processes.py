@@ -24,9 +24,11 @@ def order(tmp_path: Path) -> Order:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["trio"])
-async def test_whoever_comes_second_is_told_the_owner_until_that_is_killed(order: Order) -> None:
+async def test_whoever_comes_second_is_told_the_owner_until_that_is_killed(
+    order: Order, capfd: pytest.CaptureFixture[str]
+) -> None:
     books, runtime = Books(), runtime_of(order)
-    with Child("asyncio") as owner:
+    with Child("asyncio") as owner, Child("trio") as second:
         owner.order(order)
         await_writes(owner, books, 20)
         for _ in range(3):
@@ -35,6 +37,11 @@ async def test_whoever_comes_second_is_told_the_owner_until_that_is_killed(order
             assert (order.path, owner.pid) == (caught.value.path, caught.value.pid)
             # The one who has it does not notice.
             await_writes(owner, books, 20)
+        second.order(order)
+        await_line(second, books, "opening")
+        assert "" == second.hear()
+        assert f"{order.path} is open for writing in process {owner.pid}" in capfd.readouterr().err
+        await_writes(owner, books, 20)
         owner.kill()
         await_line(owner, books, "")
     async with runtime:
@@ -43,25 +50,12 @@ async def test_whoever_comes_second_is_told_the_owner_until_that_is_killed(order
     books.judge(Path(order.path))
 
 
-def test_a_second_process_says_so_and_ends(order: Order, capfd: pytest.CaptureFixture[str]) -> None:
-    books = Books()
-    with Child("trio") as owner, Child("asyncio") as second, Child("trio") as third:
-        owner.order(order)
-        await_writes(owner, books, 1)
-        second.order(order)
-        await_line(second, books, "opening")
-        assert "" == second.hear()
-        assert f"{order.path} is open for writing in process {owner.pid}" in capfd.readouterr().err
-        await_writes(owner, books, 100)
-        owner.kill()
-        await_line(owner, books, "")
-        third.order(order)
-        await_writes(third, books, 100)
-    books.judge(Path(order.path))
-
-
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @sizes("loop", "trio", "asyncio")
-def test_another_process_reads_whole_states_while_rooms_write(order: Order, loop: str) -> None:
+async def test_another_process_reads_whole_states_while_rooms_write_and_one_for_as_long_as_it_looks(
+    order: Order, loop: str
+) -> None:
     books, found = Books(), list[int]()
     with Child(loop) as owner:
         owner.order(order)
@@ -69,17 +63,8 @@ def test_another_process_reads_whole_states_while_rooms_write(order: Order, loop
             await_writes(owner, books, 50)
             rooms = books.judge(Path(order.path))
             found.append(sum(stored.number for stored in rooms.values()))
-    assert sorted(set(found)) == found
-    assert found[0] >= 50
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_another_process_sees_one_state_for_as_long_as_it_looks(order: Order) -> None:
-    books = Books()
-    with Child("asyncio") as owner:
-        owner.order(order)
-        await_writes(owner, books, 50)
+        assert sorted(set(found)) == found
+        assert found[0] >= 50
         async with FileView(order.path) as view:
             before = await view.scan(ROOM, KeyRange(), 1000)
             assert owner.pid == (await view.facts()).owner

@@ -110,7 +110,7 @@ def _within(texts: Collection[str], bounds: KeyRange) -> list[str]:
 
 
 class TestThreadedBackend(BackendContract):
-    sequences = 4
+    sequences = 2
 
     @override
     def make_backend(self) -> StorageBackend:

@@ -34,7 +34,12 @@ from tests.hosts.servers import (
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
-@pytest.fixture(params=SERVERS)
+# One of each make and of each loop; those beside them take other ways to the same application, which are tried at length.
+@pytest.fixture(
+    params=[
+        pytest.param(each, marks=() if each in {"uvicorn", "hypercorn-trio"} else pytest.mark.slow) for each in SERVERS
+    ]
+)
 def server(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -99,6 +104,7 @@ def still_serves(port: int) -> None:
 # --- clients that behave -----------------------------------------------------
 
 
+@pytest.mark.parametrize("server", SERVERS)
 async def test_clients_connect_speak_hear_and_leave(server: str) -> None:
     # Hypercorn tells an application of every client that left that it did so without a word.
     clean = 1006 if "hypercorn" in server else 1000

@@ -17,6 +17,7 @@ from partyroom.errors import BrokenContractError
 from partyroom.protocols import StorageBackend
 from partyroom.testing.backend_contract import BackendContract
 from partyroom.testing.backend_wrapper import BackendWrapper
+from partyroom.testing.scheduler_contract import AlarmSchedulerContract
 from partyroom.types import KeyRange, RoomKey
 
 ROOT = Path(__file__).parents[2]
@@ -45,20 +46,25 @@ class Contract(BackendContract):
         return self.make()
 
 
-def test_it_needs_no_test_runner_and_unittest_can_run_it_and_without_trio_it_runs_on_asyncio_alone() -> None:
+def test_contracts_need_no_test_runner_and_unittest_can_run_them_and_without_trio_on_asyncio_alone() -> None:
     program = """
 import sys
 sys.modules["trio"] = None
 from partyroom.backends.memory import MemoryBackend
+from partyroom._alarm_loop import AlarmLoop
+from partyroom._native import current_loop
+from partyroom._work import Work
 from partyroom.testing.backend_contract import BackendContract
+from partyroom.testing.scheduler_contract import AlarmSchedulerContract
 print(*sorted({"pytest", "unittest", "hypothesis"} & {*sys.modules}), "imported"); import unittest
 class MemoryTest(BackendContract, unittest.TestCase):
     make_backend = staticmethod(MemoryBackend)
-suite = unittest.defaultTestLoader.loadTestsFromTestCase(MemoryTest)
-names = [test._testMethodName for test in suite]
+class LoopTest(AlarmSchedulerContract, unittest.TestCase):
+    def make_scheduler(self, clock): return AlarmLoop(clock, Work(current_loop()), lookahead=100, max_waking=100)
+print(*(unittest.defaultTestLoader.loadTestsFromTestCase(each).countTestCases() for each in (MemoryTest, LoopTest)))
 result = unittest.TestResult()
-unittest.TestSuite([MemoryTest("test_odd_keys"), MemoryTest("test_atomic")]).run(result)
-print(len(names), result.testsRun, result.wasSuccessful())
+unittest.TestSuite([MemoryTest("test_odd_keys"), LoopTest("test_at_its_time")]).run(result)
+print(result.testsRun, result.wasSuccessful())
 
 class Contract(BackendContract):
     def make_backend(self): raise LookupError
@@ -68,7 +74,8 @@ Contract.loops = ("trio",)
 Contract().test_atomic()
 """
     ran = subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert ["imported", f"{len(CASES)} 2 True", "asyncio"] == ran.stdout.splitlines()
+    of_schedulers = [name for name in dir(AlarmSchedulerContract) if name.startswith("test_")]
+    assert ["imported", f"{len(CASES)} {len(of_schedulers)}", "2 True", "asyncio"] == ran.stdout.splitlines()
 
 
 def test_without_docstrings_a_clause_goes_by_the_name_of_its_case(monkeypatch: pytest.MonkeyPatch) -> None:

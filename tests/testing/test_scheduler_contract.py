@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import anyio
 import pytest
@@ -20,8 +17,6 @@ from partyroom.protocols import AlarmScheduler, Clock, Upcoming
 from partyroom.testing.scheduler_contract import AlarmSchedulerContract
 from partyroom.types import RoomKey
 from tests.sizes import in_turn
-
-ROOT = Path(__file__).parents[2]
 
 CASES = [name for name in dir(AlarmSchedulerContract) if name.startswith("test_")]
 
@@ -58,27 +53,6 @@ def test_time_may_be_real() -> None:
     contract = TestAlarmLoopOnTheSystemsClock()
     contract.tick = timedelta(milliseconds=20)
     contract.test_at_its_time()
-
-
-def test_it_needs_no_test_runner_and_unittest_can_run_it() -> None:
-    program = """
-import sys
-from partyroom.testing.scheduler_contract import AlarmSchedulerContract
-print(*sorted({"pytest", "unittest", "hypothesis"} & {*sys.modules}), "imported"); import unittest
-from partyroom._alarm_loop import AlarmLoop
-from partyroom._native import current_loop
-from partyroom._work import Work
-from tests.sizes import in_turn
-class LoopTest(AlarmSchedulerContract, unittest.TestCase):
-    def make_scheduler(self, clock): return AlarmLoop(clock, Work(current_loop()), lookahead=100, max_waking=100)
-suite = unittest.defaultTestLoader.loadTestsFromTestCase(LoopTest)
-names = [test._testMethodName for test in suite]
-result = unittest.TestResult()
-unittest.TestSuite([LoopTest("test_at_its_time"), LoopTest("test_runs_again")]).run(result)
-print(len(names), result.testsRun, result.wasSuccessful())
-"""
-    ran = subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert ["imported", f"{len(CASES)} 2 True"] == ran.stdout.splitlines()
 
 
 def test_every_case_states_its_clause() -> None:
