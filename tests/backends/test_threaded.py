@@ -431,7 +431,8 @@ async def test_opening_and_leaving_are_seen_through_whatever_asyncio_itself_canc
     for turns in range(12):
         living = asyncio.ensure_future(live())
         for _ in range(turns):
-            await asyncio.sleep(0.0001)
+            # As long as a thread takes for a turn.
+            await anyio.to_thread.run_sync(threading.get_ident)
         living.cancel()
         await asyncio.wait([living])
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("partyroom-")]
