@@ -172,8 +172,9 @@ class WebSocket:
             # Some servers give a code of their own type, or none.
             self._leave(int(message.get("code") or NO_STATUS), message.get("reason") or "")
             return
-        # No server gives a message before it was told to accept.
-        assert self._client is not None
+        if self._client is None:
+            # One that is refused is accepted first, and may speak before it hears of its end: nobody listens.
+            return
         text: str | None = message.get("text")
         payload: str | bytes = message["bytes"] if text is None else text
         if _is_over(payload, self._manners.max_bytes):
@@ -230,6 +231,9 @@ class WebSocket:
 
     def _hear_room(self) -> None:
         """Hear that a message waits for the client, or that the connection has ended: then the rest has to go soon."""
+        if self._listening.cancel_called:
+            # It is over: who is spoken to from here on would be so after the application's end, or hold it up for ever.
+            return
         assert self._client is not None
         inbox = self._client.inbox
         if inbox.closed is not None:

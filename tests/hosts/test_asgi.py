@@ -558,6 +558,58 @@ async def test_a_server_that_ends_its_task_ends_the_connection() -> None:
         assert [["ann", 1000, "", True]] == await left(app, "lobby")
 
 
+async def test_a_server_that_ends_its_task_is_held_up_by_nobody_and_not_spoken_to_any_more() -> None:
+    late: list[Any] = []
+
+    class Stuck(Socket):
+        @override
+        async def app_send(self, message: Any) -> None:
+            if self.ended.is_set():
+                late.append(message)
+            try:
+                await super().app_send(message)
+            except anyio.get_cancelled_exc_class():
+                tasks.start_soon(chatter)
+                raise
+
+    async def chatter() -> None:
+        for number in range(20):
+            await ann.text(str(number))
+
+    async with party_app() as app, connected(app, "/parties/chat/lobby", "_pk=ann") as ann:
+        stuck = Stuck()
+        await stuck.say(type="websocket.connect")
+        async with anyio.create_task_group() as tasks:
+            async with anyio.create_task_group() as server:
+                server.start_soon(stuck.run, app, scope_of("websocket", "/parties/chat/lobby", "_pk=stuck"))
+                await stuck.hear()
+                stuck.reads = anyio.Event()
+                await ann.text("hello")
+                await runtime_of(app).wait_idle()
+                server.cancel_scope.cancel()
+            stuck.reads.set()
+        await runtime_of(app).wait_idle()
+        await anyio.wait_all_tasks_blocked()
+        assert [] == late
+        assert [["stuck", 1000, "", True]] == await left(app, "lobby")
+
+
+async def test_a_client_that_is_refused_may_speak_before_it_hears_so() -> None:
+    class Eager(Socket):
+        @override
+        async def app_send(self, message: Any) -> None:
+            await super().app_send(message)
+            if message["type"] == "websocket.accept":
+                await self.text("at last")
+                await anyio.wait_all_tasks_blocked()
+
+    async with party_app() as app:
+        eager = Eager()
+        await eager.say(type="websocket.connect")
+        await eager.run(app, scope_of("websocket", "/parties/chat/closed"))
+        assert ["websocket.accept", "websocket.close"] == [(await eager.hear())["type"] for _ in range(2)]
+
+
 async def test_a_client_is_spoken_to_in_the_context_of_its_own_connection() -> None:
     whose: ContextVar[str] = ContextVar("whose", default="nobody")
     seen: list[str] = []
