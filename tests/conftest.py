@@ -50,7 +50,7 @@ MEMORY, ENOUGH = Path("/dev/shm"), 2**30
 
 
 # A slow machine is no failure. On CI the examples are the same in every run, so that red means changed code.
-hypothesis.settings.register_profile("here", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("here", deadline=None, max_examples=20)
 hypothesis.settings.register_profile(
     "ci", hypothesis.settings.get_profile("here"), derandomize=True, database=None, print_blob=True
 )

@@ -514,7 +514,7 @@ class RemembersWhatItKnew(Sleepy):
 
 
 class Contract(AlarmSchedulerContract):
-    patience = 0.1
+    patience = 0.05
 
     def __init__(self, make: Callable[[Clock], AlarmScheduler]) -> None:
         self.make = make

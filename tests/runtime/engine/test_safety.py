@@ -66,6 +66,36 @@ async def test_a_reply_and_a_message_leave_when_the_commit_is_durable_and_not_be
             assert "1" == await receiver.outcome()
 
 
+async def test_what_keeps_a_room_from_resting_is_told(backend: FaultyBackend) -> None:
+    gate = anyio.Event()
+
+    async def watch() -> None:
+        await gate.wait()
+
+    async def begin(room: Room) -> None:
+        room.ctx.start_soon(watch)
+
+    async def stay(room: Room) -> None:
+        await gate.wait()
+
+    async with running({"box": Box}, backend) as runtime, anyio.create_task_group() as group:
+        room = runtime.parties["box"].get("a")
+        await room.call(begin)
+        with backend.hold() as hold:
+            await arrive(group, runtime, room, put, "k", 1)
+            await hold.arrived()
+            await arrive(group, runtime, room, stay)
+            await arrive(group, runtime, room, nothing)
+            await until(lambda: len(runtime.describe_work()) == 4 and "runs" in runtime.describe_work()[0])
+            runs, waits, ended, background = runtime.describe_work()
+            assert "stay runs" in runs
+            assert "nothing waits" in waits
+            assert "box/a: ended events that wait for a commit: 1" == ended
+            assert background.startswith("box/a: background tasks that run: ")
+            assert "watch" in background
+        gate.set()
+
+
 async def test_later_events_run_on_what_will_be_stored_and_their_outputs_wait_in_turn(backend: FaultyBackend) -> None:
     async def fail(room: Room) -> None:
         raise KeyError(await get(room, "k"))
