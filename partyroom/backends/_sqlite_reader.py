@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias, TypeVar, final
 from anyio.lowlevel import checkpoint
 
 from partyroom.backends._file_place import FilePlace
-from partyroom.backends._sqlite_faults import faults_of, told
+from partyroom.backends._sqlite_faults import told
 from partyroom.backends._sqlite_schema import open_reader
 from partyroom.types import AlarmCursor, AlarmRow, KeyRange, RoomKey
 
@@ -70,10 +70,11 @@ class SqliteReader:
 
     def _read_one(self, room: RoomKey, key: str) -> dict[str, bytes]:
         """Read one key in the straightest way: this is what a room does that was just woken."""
+        connection = self._free.pop() if self._free else self._open()
         try:
-            connection = self._free.pop() if self._free else self._open()
             row = connection.execute(_ONE_VALUE, (*room, key)).fetchone()
         except sqlite3.Error as error:
+            self._drop(connection)
             raise told(error, self._place.path) from error
         self._free.append(connection)
         return {} if row is None else {key: row[0]}
@@ -130,8 +131,8 @@ class SqliteReader:
 
     async def _fetch(self, statement: str, parameters: Sequence[object], read: _ReadRow[T]) -> list[T]:
         """Give an answer, each row of it read by ``read``. One statement shows one state of the file by itself."""
+        connection = self._free.pop() if self._free else self._open()
         try:
-            connection = self._free.pop() if self._free else self._open()
             cursor = connection.execute(statement, parameters)
             try:
                 return await _rows(cursor, read)
@@ -141,6 +142,7 @@ class SqliteReader:
                     cursor.close()
                     self._free.append(connection)
         except sqlite3.Error as error:
+            self._drop(connection)
             raise told(error, self._place.path) from error
 
     @contextmanager
@@ -150,16 +152,26 @@ class SqliteReader:
         Each is lent to one at a time: two on one connection would both see the older state, and one of them may have
         been asked after a commit that the other must not see.
         """
-        with faults_of(self._place.path):
-            connection = self._free.pop() if self._free else self._open()
+        connection = self._free.pop() if self._free else self._open()
+        try:
+            connection.execute("BEGIN")
             try:
-                connection.execute("BEGIN")
                 yield connection
             finally:
                 # Closed meanwhile, it has nothing to end.
                 with suppress(sqlite3.ProgrammingError):
                     connection.execute("ROLLBACK")
                     self._free.append(connection)
+        except sqlite3.Error as error:
+            self._drop(connection)
+            raise told(error, self._place.path) from error
+
+    def _drop(self, connection: sqlite3.Connection) -> None:
+        """Close a connection in which something has failed: the next question has a fresh one, and none is left behind."""
+        for lent in (self._free, self._all):
+            if connection in lent:
+                lent.remove(connection)
+        connection.close()
 
     def _open(self) -> sqlite3.Connection:
         self._place.check()

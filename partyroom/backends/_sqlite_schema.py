@@ -93,8 +93,12 @@ def open_reader(path: str) -> sqlite3.Connection:
     """Open one more connection, for reading only."""
     with faults_of(path):
         connection = connect(path)
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute(f"PRAGMA cache_size = -{READER_KILOBYTES}")
+        try:
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute(f"PRAGMA cache_size = -{READER_KILOBYTES}")
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
+from typing import TypeAlias
 
 import anyio
 import pytest
 
 from partyroom.backends._sqlite_reader import MAX_KEYS, SLICE_ROWS
 from partyroom.backends.file import FileBackend
-from partyroom.errors import BackendClosedError
+from partyroom.errors import BackendClosedError, BackendError
 from partyroom.types import AlarmCursor, AlarmRow, Commit, KeyRange, RoomKey
 
 pytestmark = pytest.mark.anyio
 
 A = RoomKey("party", "a")
 B = RoomKey("party", "b")
+Ask: TypeAlias = Callable[[FileBackend], Awaitable[object]]
 MANY = 10 * SLICE_ROWS
 KEYS = [f"k{number:05}" for number in range(MANY)]
 
@@ -105,6 +109,30 @@ async def test_a_cancelled_read_gives_its_connection_back(tmp_path: Path) -> Non
         assert {b"new"} == {value for _, value in await backend.scan(A, KeyRange(), MANY)}
         assert backend._opened is not None
         assert 1 == len(backend._opened.reader._all)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda backend: backend.read(A, ["k"]),
+        lambda backend: backend.read(A, ["k", "l"]),
+        lambda backend: backend.scan(A, KeyRange(), 1),
+    ],
+    ids=["one key", "keys", "range"],
+)
+async def test_a_read_that_fails_leaves_no_connection_behind(tmp_path: Path, ask: Ask) -> None:
+    async with FileBackend(tmp_path / "rooms.db") as backend:
+        assert backend._opened is not None
+        await backend.commit([Commit(A, await backend.claim(A), {"k": b"v"}, {})])
+        found = await ask(backend)
+        with closing(sqlite3.connect(tmp_path / "rooms.db", isolation_level=None)) as other:
+            other.execute("ALTER TABLE entries RENAME TO hidden")
+            for _ in range(3):
+                with pytest.raises(BackendError, match="no such table"):
+                    await ask(backend)
+            assert [] == backend._opened.reader._all
+            other.execute("ALTER TABLE hidden RENAME TO entries")
+        assert found == await ask(backend)
 
 
 async def test_a_read_that_outlives_the_file_says_so(tmp_path: Path) -> None:
