@@ -19,7 +19,7 @@ from typing import Final
 
 from partyroom._log import about
 from partyroom.asgi._asgi import ASGIApp, Message, Receive, Scope, Send
-from partyroom.errors import PartyroomError, RuntimeClosedError
+from partyroom.errors import RuntimeClosedError
 from partyroom.runtime import Runtime
 
 __all__ = ["serve_lifespan"]
@@ -37,7 +37,8 @@ async def serve_lifespan(runtime: Runtime, app: ASGIApp | None, scope: Scope, re
     try:
         life = _life_of(runtime)
         await life.__aenter__()
-    except PartyroomError as error:
+    except Exception as error:
+        # Also a plugged-in backend's own: a server holds what is raised here for an application without a lifespan.
         LOG.exception("the runtime could not be opened", extra=about())
         await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
         return

@@ -123,16 +123,26 @@ async def test_an_inner_application_that_breaks_later_takes_the_runtime_with_it(
     assert not is_open(runtime)
 
 
-async def test_a_runtime_that_cannot_be_opened_stops_the_server(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (BackendLockedError("rooms.db", 42), "BackendLockedError: rooms.db is open for writing in process 42"),
+        (ConnectionError("nobody there"), "ConnectionError: nobody there"),
+    ],
+    ids=["of the library", "of a backend's own"],
+)
+async def test_a_runtime_that_cannot_be_opened_stops_the_server(
+    error: Exception, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
     class Locked(BackendWrapper):
         @override
         async def __aenter__(self) -> Any:
-            raise BackendLockedError("rooms.db", 42)
+            raise error
 
     async with serving(PartyApp(Runtime({}, backend=Locked(MemoryBackend())))) as exchange:
         answer = await exchange.hear()
     assert "lifespan.startup.failed" == answer["type"]
-    assert "BackendLockedError: rooms.db is open for writing in process 42" in answer["message"]
+    assert told in answer["message"]
     assert "could not be opened" in caplog.text
 
 
