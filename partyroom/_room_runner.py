@@ -263,7 +263,8 @@ class RoomRunner(RoomLife):
             return
         running.cut = error
         # From here to the event's end the worker moves, even if its handler was waiting with its token given back.
-        self.services.work.take()
+        if not running.rests:
+            self.services.work.take()
         assert self._worker is not None
         self._worker.scope.cancel()
         nested = running.nested

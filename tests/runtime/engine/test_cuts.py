@@ -21,7 +21,7 @@ from partyroom import (
     RoomContext,
     RoomKey,
 )
-from partyroom.testing import FaultyBackend, Harness
+from partyroom.testing import FakeClock, FaultyBackend, Harness
 from tests.runtime.engine.running import Box, Caller, arrive, awake, get, nothing, put, running, until
 
 pytestmark = pytest.mark.anyio
@@ -490,3 +490,39 @@ async def test_a_ring_that_is_cut_twice_the_second_time_by_a_refused_commit_is_s
             assert isinstance(error, RoomBrokenError)
         assert 1 == (await runtime.ring_due()).rung
     assert [0, 0] == told
+
+
+class Walker(Room):
+    """Walks from room to room, each waiting for the next, and sleeps at the end."""
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        await self.walk(str(alarm.payload))
+
+    async def walk(self, way: str) -> None:
+        if way:
+            await self.ctx.parties["walker"].get(way[0]).call(Walker.walk, way[1:])
+        else:
+            await self.ctx.clock.sleep(10 * MINUTE)
+
+
+@pytest.mark.parametrize("way", ["b", "ba", "bab", "baba", "bca", "bcab", "babab"])
+async def test_time_passes_while_an_event_that_was_cut_waits_for_what_it_left_running(way: str) -> None:
+    """What came back into a room that was not cut is that room's own, and goes on to its end; so the cut one has to wait."""
+
+    async def arm(room: Room) -> None:
+        await room.ctx.storage.set_alarm(MINUTE, payload=way)
+
+    limits = Limits(alarm_timeout=2 * MINUTE)
+    ends_late = way[-1] == "b" and "a" in way
+    async with Harness({"walker": Walker}, clock=FakeClock(stall_timeout=1), limits=limits) as harness:
+        room = harness.parties["walker"].get("a")
+        await room.call(arm)
+        with harness.expect_error(EventTimeoutError):
+            await harness.advance((11 if ends_late else 3) * MINUTE)
+        [info] = await room.list_alarms()
+        assert ("retrying", "error", 1) == (info.status, info.last_outcome, info.retry_count)
+        assert harness.now() == info.last_time
+        assert await room.delete_alarm()
+        await harness.advance(10 * MINUTE)
+        harness.assert_idle()
+        harness.errors.clear()
