@@ -236,17 +236,18 @@ class Committer:
     def _step(self, group: list[_Batch]) -> Awaitable[None] | None:
         """Ask the backend for a group; give what is left to be awaited, if it did not answer at once."""
         try:
-            iterator = self._ask(group).__await__()
-            first = next(iterator)
-        except StopIteration as done:
-            again = self._answer(group, done.value)
-        except Exception:  # noqa: BLE001 - nothing is known of any of them: each is asked for again, apart
-            again = group
-        except BaseException as error:  # noqa: BLE001 - handed on
+            try:
+                iterator = self._ask(group).__await__()
+                first = next(iterator)
+            except StopIteration as done:
+                again = self._answer(group, done.value)
+            except Exception:  # noqa: BLE001 - nothing is known of any of them: each is asked for again, apart
+                again = group
+            else:
+                return self._hear(group, _Step(iterator, first))
+        except BaseException as error:  # noqa: BLE001 - an interrupt, or a scheduler's: handed on, and the turn ends
             self._give_up(group, error)
             return None
-        else:
-            return self._hear(group, _Step(iterator, first))
         return self._ask_apart(again) if again else None
 
     async def _go_on(self, group: list[_Batch], step: Awaitable[None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
@@ -11,6 +12,7 @@ from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
 from partyroom import (
+    Alarm,
     BackendError,
     Commit,
     CommitError,
@@ -448,6 +450,33 @@ async def test_an_interrupt_in_a_commit_ends_the_runtime_and_leaves_it_as_it_is(
                 caller = Caller(group, runtime.parties["box"].get("a").call, put, "k", 1)
                 await anyio.sleep_forever()
         assert isinstance(await caller.outcome(), RoomBrokenError)
+
+
+class BrokenScheduler:
+    """Raises when it is told of an alarm, which no scheduler may."""
+
+    def changed(self, room: RoomKey, due: datetime | None, /) -> None:
+        message = f"of {room}"
+        raise LookupError(message)
+
+    async def run(self, wake: object, upcoming: object, /) -> None:
+        await anyio.sleep_forever()
+
+
+async def test_a_scheduler_that_raises_ends_the_runtime_and_does_not_hold_up_its_end(backend: FaultyBackend) -> None:
+    class Bell(Room):
+        async def on_alarm(self, alarm: Alarm) -> None:
+            return
+
+        async def begin(self) -> None:
+            await self.ctx.storage.set_alarm(timedelta(hours=1))
+
+    runtime = Runtime({"bell": Bell}, backend=backend, scheduler=BrokenScheduler())
+    async with anyio.create_task_group() as group:
+        with pytest.raises(LookupError, match="of bell/a"):
+            async with runtime:
+                group.start_soon(runtime.parties["bell"].get("a").call, Bell.begin)
+                await anyio.sleep_forever()
 
 
 async def test_a_backend_that_fails_to_read_fails_the_event_and_not_the_room(backend: FaultyBackend) -> None:
