@@ -29,6 +29,8 @@ from partyroom.types import RoomKey, Timer
 
 __all__ = ["AllWork", "CountedWork", "RuntimeWork"]
 
+ASKED: Final = {"call", "request", "steer", "connect", "ring"}
+"""The kinds of events that a host asks for, and waits for the outcome of."""
 NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -65,6 +67,10 @@ class CountedWork(Protocol):
 
     def is_awaited(self) -> bool:
         """Say whether code of the host waits for something of this."""
+        ...
+
+    def calls_that_sleep(self) -> list[Event]:
+        """Give what code of the host has called and waits for, if a room sleeps on the clock."""
         ...
 
     def when_awaited(self, call: Callable[[], None] | None) -> None:
@@ -158,6 +164,14 @@ class RuntimeWork(CountedWork):
         return engine is not None and engine.work.hosts > 0
 
     @override
+    def calls_that_sleep(self) -> list[Event]:
+        engine = self._engine()
+        if engine is None or not any(timer.kind == "sleep" for _, timer in engine.pending_timers()):
+            return []
+        events = (event for room in engine.all_awake() for event in room.unfinished())
+        return [each for each in events if each.kind in ASKED and each.caller is None and is_waited_for(each)]
+
+    @override
     def when_awaited(self, call: Callable[[], None] | None) -> None:
         engine = self._engine()
         if engine is not None:
@@ -168,6 +182,11 @@ def _age(since: float | None, monotonic: float) -> str:
     if since is None:
         return "has not begun: its room is still being claimed in the backend"
     return f"has run for {timedelta(seconds=monotonic - since)} (virtual)"
+
+
+def is_waited_for(event: Event) -> bool:
+    """Say whether somebody waits for the outcome of an event, and has not heard of it."""
+    return event.reply is not None and not event.reply.done
 
 
 @final
@@ -228,3 +247,7 @@ class AllWork:
         """Have ``call`` called whenever code of a host begins to wait; ``None`` for no more."""
         for work in self._parts.values():
             work.when_awaited(call)
+
+    def calls_that_sleep(self) -> list[Event]:
+        """Give what code of a host has called and waits for, where a room sleeps on the clock."""
+        return [event for work in self._parts.values() for event in work.calls_that_sleep()]

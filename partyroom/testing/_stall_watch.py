@@ -1,4 +1,4 @@
-"""How a test learns that something in it waits for what no clock brings.
+"""How a test learns that something in it waits for what no clock brings, or for time that nobody lets pass.
 
 Owns the look, now and then in real time, at whether what is waited for goes on.
 
@@ -12,11 +12,14 @@ Must never be what says whether time may move: that is counted, not watched.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import final
 
 from anyio import move_on_after  # noqa: TID251 - real time, on purpose: it says when the given one stands still
 
-__all__ = ["StallWatch"]
+from partyroom._native import Loop
+
+__all__ = ["StallWatch", "StandstillWatch"]
 
 
 @final
@@ -51,3 +54,34 @@ class StallWatch:
             before, seen = seen, (self.steps, self._describe())
             if seen == before:
                 return False
+
+
+@final
+class StandstillWatch:
+    """Calls ``give_up()`` once nothing has gone on for ``patience`` real seconds, as ``steps()`` counts it."""
+
+    def __init__(self, patience: float, steps: Callable[[], int], give_up: Callable[[], None]) -> None:
+        self._patience = patience
+        self._steps = steps
+        self._give_up = give_up
+        self._loop: Loop | None = None
+        """In which a look is planned."""
+
+    def begin(self, loop: Loop) -> None:
+        """Plan a look, unless one is planned in this loop."""
+        if self._loop is not loop:
+            self._loop = loop
+            self._plan(loop)
+
+    def _plan(self, loop: Loop) -> None:
+        loop.call_later(self._patience, partial(self._look, loop, self._steps()))
+
+    def _look(self, loop: Loop, seen: int) -> None:
+        if self._loop is not loop:
+            # A clock may outlive its loop, and this is the old one.
+            return
+        if self._steps() != seen:
+            self._plan(loop)
+            return
+        self._loop = None
+        self._give_up()

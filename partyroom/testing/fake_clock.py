@@ -6,7 +6,8 @@ next one is.
 Promises that time never moves while the runtimes it is attached to have work in
 flight, that sleepers wake one at a time in the order (due, room, name), each
 seeing its own due time as now, and that a wait for something real is an error
-which names it instead of a wrong jump or a hang.
+which names it instead of a wrong jump or a hang, and so is a call that waits for
+time which nobody lets pass.
 
 Must never guess from the event loop whether anything is going on: it asks the
 runtimes, which count.
@@ -32,7 +33,7 @@ from partyroom.errors import ClockStalledError, EndlessTimersError, ExpectationE
 from partyroom.protocols import Clock
 from partyroom.runtime import Runtime
 from partyroom.testing._counted_work import AllWork, CountedWork, RuntimeWork
-from partyroom.testing._stall_watch import StallWatch
+from partyroom.testing._stall_watch import StallWatch, StandstillWatch
 from partyroom.testing._timeline import Sleeper, Timeline, aware, micros_ahead
 from partyroom.testing.timers import BACKGROUND, Fired, Pending
 from partyroom.types import RoomKey, Timer
@@ -48,9 +49,9 @@ class FakeClock(Clock):
 
     Hand it to a runtime, and :meth:`attach` that runtime; a :class:`~partyroom.testing.Harness` does both. ``start`` is
     the first wall time. Work in flight that does not go on for ``stall_timeout`` real seconds is a
-    :class:`ClockStalledError`; a room for which more than ``max_timers`` timers ring without time going on, an
-    :class:`EndlessTimersError`. Of what is due at one instant, the order is (room, kind, name), or with
-    ``ties="shuffle"`` any order that ``seed`` decides.
+    :class:`ClockStalledError`, and so is a call whose room sleeps on this clock while nobody moves it; a room for which
+    more than ``max_timers`` timers ring without time going on, an :class:`EndlessTimersError`. Of what is due at one
+    instant, the order is (room, kind, name), or with ``ties="shuffle"`` any order that ``seed`` decides.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class FakeClock(Clock):
         """Where those wait who wait for that; a test may settle in one task while time moves in another."""
         self._work = AllWork()
         self._watch = StallWatch(stall_timeout, self._describe, self._stalled)
+        self._standstill = StandstillWatch(stall_timeout, lambda: self._watch.steps, self._give_up_calls)
         self._moving: Lock | None = None
         self._changed: OneShot[None] | None = None
         self.fired: list[Fired] = []
@@ -107,7 +109,9 @@ class FakeClock(Clock):
     async def _sleep(self, due: int, timer: Timer, *, wall: bool) -> None:
         # Also for a time that has come: whose turn it is, is this clock's to say.
         sleeper = self._add(due, timer, wall=wall)
-        shot: OneShot[None] = self._here().one_shot()
+        here = self._here()
+        self._standstill.begin(here)
+        shot: OneShot[None] = here.one_shot()
         sleeper.shot = shot
         try:
             await shot.wait()
@@ -131,6 +135,7 @@ class FakeClock(Clock):
 
     def _add(self, due: int, timer: Timer, *, wall: bool) -> Sleeper:
         sleeper = self._line.add(due, timer, wall=wall)
+        self._watch.steps += 1
         self._change()
         return sleeper
 
@@ -216,6 +221,20 @@ class FakeClock(Clock):
             f"seconds\n still in flight at {self.now().isoformat()} (virtual):\n  {what}\n pending:\n  {waits}"
         )
         return ClockStalledError(message)
+
+    def _give_up_calls(self) -> None:
+        """Tell a test that awaits a call, whose room sleeps on this clock, that nobody lets time pass: it would hang."""
+        if self._woken or not self._work.is_idle() or (self._moving is not None and self._moving.locked()):
+            return
+        calls = self._work.calls_that_sleep()
+        waits = "\n  ".join(map(str, self.pending()))
+        for event in calls:
+            message = (
+                f"time stands still: expected {event} to end, and nobody has let time pass for {self._watch.patience} real "
+                f"seconds at {self.now().isoformat()} (virtual): do so in another task, or make the call inside "
+                f"`async with harness.auto()`\n pending:\n  {waits}"
+            )
+            event.reply.fail(ClockStalledError(message))
 
     async def advance(self, duration: timedelta) -> None:
         """Let time pass: settle, then wake whatever is due on the way, up to and including the end, settling after each.
@@ -334,6 +353,7 @@ class FakeClock(Clock):
                 await self._settle()
 
         await self._watch.see_through(ring_all)
+        self._watch.steps += 1
         self._line.pass_by(target - self._line.monotonic)
 
     def _count(self, rings: Counter[RoomKey | None], sleeper: Sleeper) -> None:

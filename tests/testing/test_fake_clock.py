@@ -495,6 +495,44 @@ async def test_a_stall_says_since_when_in_virtual_time() -> None:
     assert "Late.nap_and_hang has run for 0:00:01 (virtual), and waits at test_fake_clock.py:" in message
 
 
+class Napper(Room):
+    async def nap(self) -> str:
+        await self.ctx.clock.sleep(SECOND)
+        return "rested"
+
+
+async def test_a_call_that_waits_for_time_which_nobody_lets_pass_says_so_instead_of_hanging() -> None:
+    async with Harness({"napper": Napper}, clock=FakeClock(stall_timeout=0.02)) as harness:
+        room = harness.parties["napper"].get("a")
+        with pytest.raises(ClockStalledError) as caught:
+            await room.call(Napper.nap)
+        assert "expected napper/a Napper.nap to end, and nobody has let time pass for 0.02 real seconds" in str(
+            caught.value
+        )
+        assert "2030-01-01T00:00:01+00:00 napper/a sleep" in str(caught.value)
+        # The room itself is none the worse.
+        await harness.advance(SECOND)
+        async with harness.auto():
+            assert "rested" == await room.call(Napper.nap)
+
+
+async def test_a_call_that_waits_while_time_passes_is_left_alone() -> None:
+    async with Harness({"napper": Napper}, clock=FakeClock(stall_timeout=0.05)) as harness:
+        heard: list[str] = []
+
+        async def call() -> None:
+            heard.append(await harness.parties["napper"].get("a").call(Napper.nap))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            for _ in range(8):
+                await anyio.sleep(0.02)
+                assert [] == heard
+                await harness.advance(SECOND / 10)
+            await harness.advance(SECOND)
+        assert ["rested"] == heard
+
+
 async def test_a_stalled_alarm_is_named_with_the_line_at_which_it_waits() -> None:
     class Stuck(Room):
         async def begin(self) -> None:
