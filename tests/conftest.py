@@ -109,7 +109,7 @@ def needless_pairs(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
     No store knows which loop it is on, but where it comes back from its thread, which its own tests and its contract try on
     every loop. So all the loops with all the stores, and with all the cases of a test, are many combinations that find
     nothing new: it is enough that each test has been on each loop, and on each store. Of several cases of one test each
-    next one has the other loop. All of them are run where a run asks for what takes minutes.
+    next one has the other loop. All of them are run by ``-m "not slow"``, as CI does once.
     """
     on_loops = [item for item in items if loop_of(item) is not None]
     cases: dict[object, list[object]] = {}
@@ -156,9 +156,9 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Say what takes minutes, and give it that time."""
+    """Say what takes minutes, and give it that time; and what is tried on one loop by others."""
     for item in list(needless_pairs(items)):
-        item.add_marker(pytest.mark.slow)
+        item.add_marker(pytest.mark.pairs)
     for item in items:
         if is_thorough(config) and getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.slow)

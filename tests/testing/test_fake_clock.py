@@ -16,7 +16,7 @@ from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import ClockStalledError, EndlessTimersError, ExpectationError
 from partyroom.testing import FakeClock, FaultyBackend, Fired, Harness, Pending
 from partyroom.testing._counted_work import RuntimeWork
-from partyroom.testing._stall_watch import StallWatch
+from partyroom.testing._stall_watch import StallWatch, StandstillWatch
 from partyroom.testing._waiting_places import waiting_place
 from partyroom.types import RoomKey, Timer
 
@@ -516,21 +516,30 @@ async def test_a_call_that_waits_for_time_which_nobody_lets_pass_says_so_instead
             assert "rested" == await room.call(Napper.nap)
 
 
-async def test_a_call_that_waits_while_time_passes_is_left_alone() -> None:
-    async with Harness({"napper": Napper}, clock=FakeClock(stall_timeout=0.05)) as harness:
-        heard: list[str] = []
+def test_a_standstill_is_one_look_at_which_nothing_has_gone_on_since_the_one_before() -> None:
+    steps, given_up = [0], list[int]()
+    first: Any = SimpleNamespace(looks=[])
+    first.call_later = lambda seconds, look: first.looks.append((seconds, look))
+    watch = StandstillWatch(5.0, lambda: steps[0], lambda: given_up.append(steps[0]))
 
-        async def call() -> None:
-            heard.append(await harness.parties["napper"].get("a").call(Napper.nap))
+    def look() -> None:
+        seconds, call = first.looks.pop()
+        assert (5.0, []) == (seconds, first.looks)
+        call()
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(call)
-            for _ in range(8):
-                await anyio.sleep(0.02)
-                assert [] == heard
-                await harness.advance(SECOND / 10)
-            await harness.advance(SECOND)
-        assert ["rested"] == heard
+    watch.begin(first)
+    watch.begin(first)
+    steps[0] = 1
+    look()
+    assert [] == given_up
+    look()
+    assert ([1], []) == (given_up, first.looks)
+    # Begun anew; what an old loop has planned means nothing in the next one.
+    watch.begin(first)
+    second: Any = SimpleNamespace(call_later=lambda _seconds, _look: None)
+    watch.begin(second)
+    look()
+    assert [1] == given_up
 
 
 async def test_a_stalled_alarm_is_named_with_the_line_at_which_it_waits() -> None:
