@@ -11,6 +11,7 @@ from typing import TypeAlias
 import anyio
 import pytest
 
+from partyroom.backends import _sqlite_schema
 from partyroom.backends._sqlite_reader import MAX_KEYS, SLICE_ROWS
 from partyroom.backends.file import FileBackend
 from partyroom.errors import BackendClosedError, BackendError
@@ -199,3 +200,24 @@ async def test_sqlite_itself_may_be_used_beside(tmp_path: Path) -> None:
             sqlite3.connect(tmp_path / "rooms.db").close()
             assert [None] == await backend.commit([Commit(A, fence, {"k": b"%d" % number}, {})])
             assert {"k": b"%d" % number} == await backend.read(A, ["k"])
+
+
+class Refusing:
+    """A connection that takes no statement."""
+
+    is_closed = False
+
+    def execute(self, _statement: str) -> None:
+        message = "disk I/O error"
+        raise sqlite3.OperationalError(message)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_reading_connection_that_cannot_be_set_up_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusing = Refusing()
+    monkeypatch.setattr(_sqlite_schema, "connect", lambda _path: refusing)
+    with pytest.raises(BackendError, match="disk I/O error"):
+        _sqlite_schema.open_reader("rooms.db")
+    assert refusing.is_closed

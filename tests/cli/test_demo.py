@@ -154,6 +154,14 @@ def test_a_demo_that_is_interrupted_leaves_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_whoever_waits_for_an_alarm_that_does_not_ring_is_let_go() -> None:
+    clock = SystemClock()
+    with anyio.CancelScope() as waiting:
+        await demo_process._cancel_at(clock.now(), clock, waiting)
+    assert waiting.cancel_called
+
+
+@pytest.mark.anyio
 async def test_the_second_life_finds_what_the_first_has_left(tmp_path: Path) -> None:
     path = str(tmp_path / "rooms.db")
     first, second = StringIO(), StringIO()

@@ -514,6 +514,7 @@ async def test_a_call_that_waits_for_time_which_nobody_lets_pass_says_so_instead
         await harness.advance(SECOND)
         async with harness.auto():
             assert "rested" == await room.call(Napper.nap)
+        assert [] == harness.clock._work.calls_that_sleep()
 
 
 def test_a_standstill_is_one_look_at_which_nothing_has_gone_on_since_the_one_before() -> None:

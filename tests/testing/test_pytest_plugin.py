@@ -8,8 +8,12 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from partyroom.testing import _pytest_shim
 
 ROOT = Path(__file__).parents[2]
 
@@ -186,3 +190,9 @@ def test_the_front_is_installed_beside_the_package() -> None:
     assert {"partyroom/testing/_pytest_shim.py": f"{module}.py"} == included
     shim = (ROOT / "partyroom" / "testing" / "_pytest_shim.py").read_text(encoding="utf-8")
     assert [] == re.findall(r"^(?:from|import) partyroom", shim, re.MULTILINE)
+
+
+def test_a_framework_that_is_not_there_gets_no_fixture() -> None:
+    # Without a way to register one.
+    config: Any = SimpleNamespace(pluginmanager=SimpleNamespace(has_plugin=lambda _name: False))
+    _pytest_shim.pytest_configure(config)

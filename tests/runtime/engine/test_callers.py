@@ -216,6 +216,30 @@ async def test_a_sender_who_is_cancelled_when_his_message_was_just_taken_has_sen
         assert ["one"] == await room.call(Reader.read)
 
 
+async def test_a_sender_who_is_cancelled_in_the_step_that_takes_his_message_has_sent_it(backend: FaultyBackend) -> None:
+    gate = anyio.Event()
+    senders: list[Caller[None]] = []
+
+    async def cancel_sender(_room: Room) -> None:
+        # Its place in the mailbox is the sender's by now, and he has not heard of it.
+        senders[0].scope.cancel()
+
+    async with (
+        running({"reader": Reader}, backend, limits=Limits(mailbox=1)) as runtime,
+        anyio.create_task_group() as group,
+    ):
+        room = runtime.parties["reader"].get("a")
+        async with room.connect() as client:
+            await arrive(group, runtime, room, wait, gate)
+            await until(lambda: awake(runtime, room).running)
+            await arrive(group, runtime, room, cancel_sender)
+            senders.append(Caller(group, client.send, "one"))
+            await until(lambda: len(awake(runtime, room).mailbox) == 2)
+            gate.set()
+            await senders[0].outcome()
+        assert ["one"] == await room.call(Reader.read)
+
+
 # --- what leaks from one event into another ----------------------------------
 
 VARIABLE: ContextVar[str] = ContextVar("variable", default="nobody")
