@@ -103,7 +103,7 @@ class Engine(Keeper):
             settings.backend, settings.factories, clock, settings.log, settings.limits.alarm_lookahead
         )
         self._monotonic = Timers(loop, self.work, self._ticks, self._sleep)
-        self._idle = IdleRooms(self._monotonic, self._ticks, settings.idle_timeout, self._put_all_to_sleep)
+        self._idle = IdleRooms(self._monotonic, clock.monotonic, settings.idle_timeout, self._put_all_to_sleep)
         self._wall = Timers(loop, self.work, lambda: to_micros(clock.now()), self._sleep_until)
         self.scheduling = Scheduling(self._choose_scheduler(), clock, settings.log)
         self.services = Services(
@@ -176,7 +176,8 @@ class Engine(Keeper):
 
     def room(self, key: RoomKey, /) -> RoomRunner:
         """Give the room of a key, awake from now on, to post something at once: whoever waits first asks again."""
-        self.check_accepts()
+        if self.closing:
+            self.check_accepts()
         return self._room(key)
 
     def _room(self, key: RoomKey) -> RoomRunner:
@@ -206,7 +207,8 @@ class Engine(Keeper):
     def room_rests(self, _room: AwakeRoom, /) -> None:
         """Hear that a room has nothing to do for now."""
         self._busy -= 1
-        self._look_for_rest()
+        if self._rested is not None:
+            self._look_for_rest()
 
     def task_ended(self) -> None:
         """Hear that a background task of some room has ended."""

@@ -28,21 +28,22 @@ __all__ = ["IdleRooms"]
 class IdleRooms:
     """Rooms that merely await their eviction, the longest idle first.
 
-    ``put_to_sleep`` is called with those that were idle for ``timeout``; ``ticks`` gives the monotonic time.
+    ``put_to_sleep`` is called with those that were idle for ``timeout``; ``monotonic`` is the clock's own.
     """
 
     def __init__(
         self,
         timers: Timers,
-        ticks: Callable[[], int],
+        monotonic: Callable[[], float],
         timeout: timedelta,
         put_to_sleep: Callable[[Sequence[AwakeRoom]], None],
     ) -> None:
         self._timers = timers
-        self._ticks = ticks
+        self._monotonic = monotonic
         self._timeout = length_micros(timeout)
         self._put_to_sleep = put_to_sleep
-        self._since: dict[AwakeRoom, int] = {}
+        self._since: dict[AwakeRoom, float] = {}
+        """In monotonic seconds, as they come: this is noted after each event of a room."""
         self._sweeper: Entry | None = None
 
     def __len__(self) -> int:
@@ -53,7 +54,7 @@ class IdleRooms:
 
     def add(self, room: AwakeRoom) -> None:
         """Hear that a room is idle from now on."""
-        self._since[room] = self._ticks()
+        self._since[room] = self._monotonic()
         if self._sweeper is None:
             self._plan_sweep()
 
@@ -68,17 +69,22 @@ class IdleRooms:
     def rest(self, room: AwakeRoom) -> timedelta | None:
         """Say how much longer a room stays awake with nothing to do; ``None`` for one that is not idle."""
         since = self._since.get(room)
-        return None if since is None else length(since + self._timeout - self._ticks())
+        return None if since is None else length(_micros(since) + self._timeout - _micros(self._monotonic()))
 
     def _plan_sweep(self) -> None:
         for room, since in self._since.items():
-            self._sweeper = self._timers.call_at(since + self._timeout, Timer(room.key, "idle"), self._sweep)
+            self._sweeper = self._timers.call_at(_micros(since) + self._timeout, Timer(room.key, "idle"), self._sweep)
             return
 
     def _sweep(self) -> None:
         self._sweeper = None
-        before = self._ticks() - self._timeout
-        self._put_to_sleep([room for room, _ in takewhile(lambda idle: idle[1] <= before, self._since.items())])
+        before = _micros(self._monotonic()) - self._timeout
+        due = takewhile(lambda idle: _micros(idle[1]) <= before, self._since.items())
+        self._put_to_sleep([room for room, _ in due])
         # A dict that was large stays large, however little is left in it.
         self._since = dict(self._since)
         self._plan_sweep()
+
+
+def _micros(seconds: float) -> int:
+    return round(seconds * 1_000_000)

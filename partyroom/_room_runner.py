@@ -164,7 +164,8 @@ class RoomRunner(RoomLife):
             if event is None:
                 await self._retire(worker)
                 return
-            self._let_in()
+            if self.mailbox.outside is not None:
+                self._let_in()
             await self._handle(event)
             if not worker.may_go_on():
                 # Nothing more may be awaited in this one.
@@ -359,7 +360,8 @@ class RoomRunner(RoomLife):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        self._conclude(event)
+        if event.error is not None or event.cut is not None or event.ringing is not None or event.kind == "close":
+            self._conclude(event)
         probe = self.services.probe
         if probe is not None:
             probe.event_ended(event)

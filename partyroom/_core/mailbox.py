@@ -25,7 +25,7 @@ __all__ = ["Mailbox"]
 class Mailbox:
     """A bounded queue. Empty, it costs nothing but itself: most rooms are idle most of the time."""
 
-    __slots__ = ("_bound", "_events", "_inside", "_outside")
+    __slots__ = ("_bound", "_events", "_inside", "outside")
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
@@ -33,7 +33,7 @@ class Mailbox:
         """All that wait, in order."""
         self._inside = 0
         """How many of them count against the bound."""
-        self._outside: deque[Event] | None = None
+        self.outside: deque[Event] | None = None
         """Those of them that are not let in yet."""
 
     def __len__(self) -> int:
@@ -45,12 +45,12 @@ class Mailbox:
     def push(self, event: Event) -> bool:
         """Let an event wait; say whether it is inside."""
         self.push_always(event)
-        if self._inside < self._bound and self._outside is None:
+        if self._inside < self._bound and self.outside is None:
             self._let_in(event)
             return True
-        if self._outside is None:
-            self._outside = deque()
-        self._outside.append(event)
+        if self.outside is None:
+            self.outside = deque()
+        self.outside.append(event)
         return False
 
     def push_always(self, event: Event) -> None:
@@ -79,17 +79,17 @@ class Mailbox:
         if self._events is None or event not in self._events:
             return
         self._events.remove(event)
-        if self._outside is not None and event in self._outside:
-            self._outside.remove(event)
-            self._outside = self._outside or None
+        if self.outside is not None and event in self.outside:
+            self.outside.remove(event)
+            self.outside = self.outside or None
         self._left(event)
 
     def admit(self) -> Event | None:
         """Let in the first of those outside if there is a place now, and give it."""
-        if self._outside is None or self._inside >= self._bound:
+        if self.outside is None or self._inside >= self._bound:
             return None
-        event = self._outside.popleft()
-        self._outside = self._outside or None
+        event = self.outside.popleft()
+        self.outside = self.outside or None
         self._let_in(event)
         return event
 
