@@ -16,7 +16,7 @@ import trio
 
 from benchmarks.engine import MICRO, calls
 from benchmarks.limits import open_raw
-from benchmarks.measure import Sample, in_turns, question, run_on
+from benchmarks.measure import Sample, apart, in_turns, question, run_on
 from partyroom import Alarm, AlarmRow, Commit, Every, Limits, Room, RoomKey, Runtime, StorageBackend
 from partyroom.backends.file import FileBackend
 from partyroom.backends.memory import MemoryBackend
@@ -171,6 +171,11 @@ def _at_once_file(loop: str, quick: bool) -> Sample:
     aim=0.4,
 )
 def _at_once_memory(loop: str, quick: bool) -> Sample:
+    return apart(at_once_in_memory, loop, quick)
+
+
+def at_once_in_memory(loop: str, quick: bool) -> Sample:
+    """Ring them, beside as many callbacks."""
     count = 50 if quick else 10_000
     dues = [datetime.now(UTC) - timedelta(seconds=1)] * count
     ours = run_on(loop, partial(ring_all, MemoryBackend(), dues, now=process_time))
@@ -295,6 +300,11 @@ class Teller(Room):
 
 @question("virtual-hour", "a virtual hour of 1,000 rooms and 5,000 alarms, in memory", unit="s", at_least=1, aim=0.3)
 def _hour(loop: str, quick: bool) -> Sample:
+    return apart(virtual_hour, loop, quick)
+
+
+def virtual_hour(loop: str, quick: bool) -> Sample:
+    """Let it pass."""
     rooms = 5 if quick else 1_000
 
     async def main() -> Sample:

@@ -19,13 +19,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter, process_time
-from typing import Literal, TypeVar
+from typing import Literal
 
 import anyio
 import attrs
 
 from benchmarks.engine import MICRO, calls
-from benchmarks.measure import Sample, in_fresh_process, question, run_on
+from benchmarks.measure import Sample, apart, in_fresh_process, question, run_on
 from partyroom import Alarm, AlarmRow, Commit, JsonCodec, Room, RoomHandle, RoomKey, Runtime, StorageBackend
 from partyroom.backends.file import FileBackend
 from partyroom.backends.memory import MemoryBackend
@@ -48,17 +48,10 @@ else:
         return {}
 
 
-T = TypeVar("T")
-
 VALUE = "a small value that is not the same twice: "
 TURNS = 10
 """How often what is measured and what is measured beside it take turns."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def apart(body: Callable[[str, bool], T], loop: str, quick: bool) -> T:
-    """Measure in a process of its own, so that its memory is its own; at tiny size in this one, for one takes a second to begin."""
-    return body(loop, quick) if quick else in_fresh_process(body, loop, quick)
 
 
 class Writer(Room):
