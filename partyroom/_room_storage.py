@@ -53,7 +53,7 @@ class RoomStorage(RoomAlarms):
 
     def __init__(self, room: StorageOwner) -> None:
         super().__init__(room)
-        self._orders = KeyOrders()
+        self._orders: KeyOrders | None = None
 
     @override
     def __repr__(self) -> str:
@@ -182,7 +182,7 @@ class RoomStorage(RoomAlarms):
         self._unit()
         keys = self._range(prefix, start, start_after, end, reverse=reverse)
         left = None if limit is None else check_limit(limit, self._room.key)
-        listing = Listing(self._unit, self._room.state, self._orders, keys, left)
+        listing = Listing(self._unit, self._room.state, self._key_orders(), keys, left)
         found: dict[str, Any] = {}
         while listing.left is not None and left != 0:
             rows = [(key, data) for key, data in await listing.next_page() if data is not None][:left]
@@ -203,7 +203,12 @@ class RoomStorage(RoomAlarms):
         unit = self._unit()
         keys = self._range(prefix, start, start_after, end, reverse=reverse)
         same_event = partial(self._unit_of, unit.root)
-        return Scan(same_event, self._room.state, self._orders, keys, self._decode)
+        return Scan(same_event, self._room.state, self._key_orders(), keys, self._decode)
+
+    def _key_orders(self) -> KeyOrders:
+        if self._orders is None:
+            self._orders = KeyOrders()
+        return self._orders
 
     def _unit_of(self, root: Event) -> Unit:
         unit = self._unit()

@@ -84,7 +84,7 @@ class Timeline:
         if not best:
             return None
         if self._random is None:
-            return min(best, key=_rank)
+            return best[0] if len(best) == 1 else min(best, key=_rank)
         return self._random.choice(sorted(best, key=_rank))
 
     def pass_by(self, micros: int) -> None:

@@ -15,7 +15,6 @@ runtimes, which count.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -280,7 +279,7 @@ class FakeClock(Clock):
         async with self._lock():
             await self.settle()
             first, target = len(self.fired), self._line.monotonic + length_micros(limit)
-            rings: Counter[RoomKey | None] = Counter()
+            rings: dict[RoomKey | None, int] = {}
 
             async def ring_all() -> None:
                 await self._settle()
@@ -341,7 +340,7 @@ class FakeClock(Clock):
         return self._moving
 
     async def _move(self, target: int) -> None:
-        rings: Counter[RoomKey | None] = Counter()
+        rings: dict[RoomKey | None, int] = {}
 
         async def ring_all() -> None:
             await self._settle()
@@ -356,10 +355,10 @@ class FakeClock(Clock):
         self._watch.steps += 1
         self._line.pass_by(target - self._line.monotonic)
 
-    def _count(self, rings: Counter[RoomKey | None], sleeper: Sleeper) -> None:
+    def _count(self, rings: dict[RoomKey | None, int], sleeper: Sleeper) -> None:
         room = sleeper.timer.room
-        rings[room] += 1
-        if rings[room] > self._max_timers:
+        number = rings[room] = rings.get(room, 0) + 1
+        if number > self._max_timers:
             raise self._endless(f"more than max_timers={self._max_timers} of {sleeper.timer.kind!r}", room)
 
     def _endless(self, seen: str, room: RoomKey | None) -> EndlessTimersError:
