@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from statistics import median
@@ -178,7 +179,14 @@ def run_on(loop: str, main: Callable[[], Awaitable[T]]) -> T:
 def in_fresh_process(body: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a function of a module in a Python that has done nothing else, so that its memory is its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(body, *args, **kwargs).result()
+        return pool.submit(_unburdened, partial(body, *args, **kwargs)).result()
+
+
+def _unburdened(body: Callable[[], T]) -> T:
+    """Run a function without the collector looking through all modules again and again, as in the process that asks."""
+    gc.collect()
+    gc.freeze()
+    return body()
 
 
 def apart(body: Callable[[str, bool], T], loop: str, quick: bool) -> T:
