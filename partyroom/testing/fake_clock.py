@@ -226,7 +226,7 @@ class FakeClock(Clock):
         if self._woken or not self._work.is_idle() or (self._moving is not None and self._moving.locked()):
             return
         calls = self._work.calls_that_sleep()
-        waits = "\n  ".join(map(str, self.pending()))
+        waits = "\n  ".join(map(str, self.pending())) if calls else ""
         for event in calls:
             message = (
                 f"time stands still: expected {event} to end, and nobody has let time pass for {self._watch.patience} real "
