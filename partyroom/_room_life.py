@@ -19,8 +19,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from partyroom._background import BackgroundTasks
-from partyroom._core.mailbox import Mailbox
-from partyroom._core.output_gate import OutputGate
 from partyroom._core.units import Event, Unit
 from partyroom._handlers import callback
 from partyroom._native import OneShot
@@ -48,14 +46,11 @@ class RoomLife(ABC):
         "connections",
         "context",
         "fence",
-        "gate",
         "instance",
         "is_leaving",
         "key",
-        "mailbox",
         "only_rang",
         "running",
-        "sealed",
         "services",
         "state",
     )
@@ -66,12 +61,9 @@ class RoomLife(ABC):
         self.state = RoomState(key, services.backend, services.cache)
         self.connections = connections
         connections.place = self
-        self.mailbox = Mailbox(services.limits.mailbox)
-        self.gate = OutputGate()
         self.context = Context(self)
         self.instance: Room | None = None
         self.running: Event | None = None
-        self.sealed = 0
         self.fence = 0
         """The number to commit with; 0 while the room is not claimed, so that nothing is known of what is stored."""
         self.only_rang = True

@@ -25,6 +25,8 @@ from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
 from partyroom._core.instants import length_micros
+from partyroom._core.mailbox import Mailbox
+from partyroom._core.output_gate import OutputGate
 from partyroom._core.units import CURRENT, Event, Unit, check_is_left
 from partyroom._handlers import begin_handler, callback, run_on_alarm_failed, run_on_close, run_on_error
 from partyroom._ringing import conclude, find_due, keep_ringing, now, set_ringing
@@ -56,10 +58,13 @@ INTERNAL_ERROR: Final = 1011
 class RoomRunner(RoomLife):
     """One awake room."""
 
-    __slots__ = ("_deadline", "_is_active", "_worker")
+    __slots__ = ("_deadline", "_is_active", "_worker", "gate", "mailbox", "sealed")
 
     def __init__(self, key: RoomKey, services: Services, factory: RoomFactory, connections: Connections) -> None:
         super().__init__(key, services, factory, connections)
+        self.mailbox = Mailbox(services.limits.mailbox)
+        self.gate = OutputGate()
+        self.sealed = 0
         self._is_active = False
         self._worker: Worker | None = None
         self._deadline: Entry | None = None
