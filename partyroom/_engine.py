@@ -38,7 +38,7 @@ from partyroom._room_runner import RoomRunner
 from partyroom._run_tasks import RunTasks
 from partyroom._scheduling import Scheduling
 from partyroom._services import AwakeRoom, Keeper, Probe, RoomFactory, Services
-from partyroom._timers import Timers
+from partyroom._timers import Timers, ticks
 from partyroom._work import Work
 from partyroom._workers import Workers
 from partyroom.connections import Connections, RoomConnection
@@ -153,7 +153,7 @@ class Engine(Keeper):
         self._tasks.fail(error)
 
     def _ticks(self) -> int:
-        return round(self._settings.clock.monotonic() * 1_000_000)
+        return ticks(self._settings.clock.monotonic())
 
     async def _sleep(self, due: int, timer: Timer) -> None:
         await self._settings.clock.sleep(length(due - self._ticks()), timer=timer)
@@ -401,8 +401,8 @@ class Engine(Keeper):
 
     def pending_timers(self) -> list[tuple[datetime, Timer]]:
         """Give what waits on the clock in memory: when (wall time, if nobody corrects it), and what it is."""
-        now, ticks = self._settings.clock.now(), self._ticks()
-        found = [(now + length(entry.due - ticks), entry.timer) for entry in self._monotonic.pending()]
+        now, passed = self._settings.clock.now(), self._ticks()
+        found = [(now + length(entry.due - passed), entry.timer) for entry in self._monotonic.pending()]
         found += [(from_micros(entry.due), entry.timer) for entry in self._wall.pending()]
         return found
 

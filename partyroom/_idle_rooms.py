@@ -18,7 +18,7 @@ from typing import final
 
 from partyroom._core.instants import length, length_micros
 from partyroom._services import AwakeRoom
-from partyroom._timers import Entry, Timers
+from partyroom._timers import Entry, Timers, ticks
 from partyroom.types import Timer
 
 __all__ = ["IdleRooms"]
@@ -69,22 +69,18 @@ class IdleRooms:
     def rest(self, room: AwakeRoom) -> timedelta | None:
         """Say how much longer a room stays awake with nothing to do; ``None`` for one that is not idle."""
         since = self._since.get(room)
-        return None if since is None else length(_micros(since) + self._timeout - _micros(self._monotonic()))
+        return None if since is None else length(ticks(since) + self._timeout - ticks(self._monotonic()))
 
     def _plan_sweep(self) -> None:
         for room, since in self._since.items():
-            self._sweeper = self._timers.call_at(_micros(since) + self._timeout, Timer(room.key, "idle"), self._sweep)
+            self._sweeper = self._timers.call_at(ticks(since) + self._timeout, Timer(room.key, "idle"), self._sweep)
             return
 
     def _sweep(self) -> None:
         self._sweeper = None
-        before = _micros(self._monotonic()) - self._timeout
-        due = takewhile(lambda idle: _micros(idle[1]) <= before, self._since.items())
+        before = ticks(self._monotonic()) - self._timeout
+        due = takewhile(lambda idle: ticks(idle[1]) <= before, self._since.items())
         self._put_to_sleep([room for room, _ in due])
         # A dict that was large stays large, however little is left in it.
         self._since = dict(self._since)
         self._plan_sweep()
-
-
-def _micros(seconds: float) -> int:
-    return round(seconds * 1_000_000)

@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from partyroom._core.instants import alarm_time, length_micros, to_micros
 from partyroom._native import Loop, OneShot
-from partyroom._timers import Timers
+from partyroom._timers import Timers, ticks
 from partyroom._work import Work
 from partyroom.protocols import Clock, RoomClock
 from partyroom.types import RoomKey, Timer
@@ -47,7 +47,7 @@ class ClockParts:
 
     def ticks(self) -> int:
         """Give the monotonic time in whole microseconds."""
-        return round(self.clock.monotonic() * 1_000_000)
+        return ticks(self.clock.monotonic())
 
 
 @final

@@ -24,13 +24,18 @@ from partyroom._native import Loop, OneShot
 from partyroom._work import Work
 from partyroom.types import RoomKey, Timer
 
-__all__ = ["Entry", "Timers"]
+__all__ = ["Entry", "Timers", "ticks"]
 
 FEW: Final = 64
 """A heap of no more entries than this is never worth cleaning."""
 NOWHERE: Final = RoomKey("", "")
 
 Rank: TypeAlias = tuple[int, float, RoomKey, str, str, int]
+
+
+def ticks(seconds: float) -> int:
+    """Give a clock's monotonic seconds in whole microseconds, as timers are due."""
+    return round(seconds * 1_000_000)
 
 
 @final
