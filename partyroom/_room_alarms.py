@@ -229,14 +229,10 @@ class RoomAlarms(Storage):
 
 def _look_up(table: AlarmTable, unit: Unit, name: str) -> AlarmRow | None:
     """Give an alarm as the code of ``unit`` sees it: its own layers over what is stored, the ringing one unset (G11)."""
-    step: Unit | None = unit
-    while step is not None:
-        writes = step.writes
-        if writes is not None:
-            if name in writes.alarms:
-                return writes.alarms[name]
-            if writes.clear:
-                return None
-        step = step.parent
+    for writes in unit.layers():
+        if name in writes.alarms:
+            return writes.alarms[name]
+        if writes.clear:
+            return None
     ringing = unit.root.ringing
     return None if ringing is not None and ringing.name == name else table.rows.get(name)

@@ -62,8 +62,7 @@ class CacheBudget:
         """Hear that a view has something that it could forget, and keep the bound."""
         self._offers[view] = None
         self._offers.move_to_end(view)
-        if self.used_bytes > self.total_bytes:
-            self.keep()
+        self.keep()
 
     def keep(self) -> None:
         """Keep the bound: the views that have learnt nothing for longest forget all they can."""
@@ -151,19 +150,15 @@ class RoomView:
         if self._sealed is None:
             self._sealed = {}
         self._sealed[number] = values
-        if self._bytes > self._threshold:
-            self._shrink()
-        budget = self._budget
-        if budget.used_bytes > budget.total_bytes:
-            budget.keep()
+        self._shrink()
+        self._budget.keep()
 
     def confirm(self, number: int) -> None:
         """Hear that a sealed commit is durable, and all before it: the store will tell all of it from now on."""
         if self._sealed is None:
             return
         keys = self._sealed.pop(number, ())
-        if self._known:
-            self._drop_absent(keys)
+        self._drop_absent(keys)
         if not self._sealed:
             self._sealed = None
             self._threshold = self._budget.room_bytes
@@ -172,7 +167,7 @@ class RoomView:
     def _drop_absent(self, keys: Collection[str]) -> None:
         """Leave it to known ranges to tell that keys are absent: a queue would leave a trail, walked by each listing."""
         # A read may be about to bring an old value of such a key, and ranges are forgotten more easily than keys.
-        if self._reads:
+        if not self._known or self._reads:
             return
         sealed = self._sealed or {}
         for key in keys:
@@ -230,12 +225,11 @@ class RoomView:
             self._budget = CacheBudget(budget.total_bytes, budget.room_bytes)
 
     def _offer(self) -> None:
-        if self._bytes > self._threshold:
-            self._shrink()
+        self._shrink()
         self._budget.offer(self)
 
     def _shrink(self) -> None:
-        if not self._reads:
+        if self._bytes > self._threshold and not self._reads:
             # A quarter more than needed, and again after growing by a quarter: looking at all keys has to pay.
             self._shrink_to(self._budget.room_bytes * 3 // 4)
             self._threshold = max(self._budget.room_bytes, self._bytes * 5 // 4)
@@ -261,14 +255,12 @@ class RoomView:
 
     def _store(self, key: str, data: bytes | None) -> None:
         size = _size(key, data)
-        values = self.values
-        if key in values:
-            size -= _size(key, values[key])
+        if key in self.values:
+            size -= _size(key, self.values[key])
         elif self._order is not None:
             insort(self._order, key)
-        values[key] = data
-        if size:
-            self._grow(size)
+        self.values[key] = data
+        self._grow(size)
 
     def _remove(self, key: str) -> None:
         self._grow(-_size(key, self.values.pop(key)))
