@@ -105,12 +105,16 @@ def new_row(
     kept = None if current is None else _decoded(current)
     if current is not None and kept is not None and kept.recurrence == when and not kept.failed:
         return current._replace(data=kept._replace(payload=payload, retry=retry, spread=record.spread).encode())
-    goes_on = ringing is not None and AlarmRecord.decode(ringing.data).recurrence == when
-    first = _first(when, now, ringing if goes_on else None)
+    rung = None if ringing is None else AlarmRecord.decode(ringing.data)
+    if ringing is not None and rung is not None and rung.recurrence == when:
+        first = _next(when, _scheduled(ringing, rung), now)
+        record = record._replace(last=now)
+    else:
+        first = first_after(when, now)
     if first is None:
         message = f"{when!r} does not occur between now and the year 9999"
         raise AlarmTimeError(message)
-    return _spread_row(row, record._replace(last=now) if goes_on else record, first, chance)
+    return _spread_row(row, record, first, chance)
 
 
 def _decoded(row: AlarmRow) -> AlarmRecord | None:
@@ -119,12 +123,6 @@ def _decoded(row: AlarmRow) -> AlarmRecord | None:
         return AlarmRecord.decode(row.data)
     except (DecodeError, MissingExtraError):
         return None
-
-
-def _first(recurrence: Recurrence, now: int, ringing: AlarmRow | None) -> int | None:
-    if ringing is None:
-        return first_after(recurrence, now)
-    return _next(recurrence, _scheduled(ringing, AlarmRecord.decode(ringing.data)), now)
 
 
 def _next(recurrence: Recurrence, scheduled: int, now: int) -> int | None:

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
-from partyroom._core.instants import length_micros
+from partyroom._core.instants import length, length_micros
 from partyroom._core.recurrence import decode_recurrence, encode_recurrence
 from partyroom.errors import DecodeError, MissingExtraError
 from partyroom.recurrence import Recurrence
@@ -182,7 +181,7 @@ def _encode_retry(policy: RetryPolicy) -> dict[str, Any]:
 def _decode_retry(fields: dict[str, Any]) -> RetryPolicy:
     return RetryPolicy(
         max_retries=fields["max_retries"],
-        first_delay=timedelta(microseconds=fields["first_delay"]),
-        max_delay=timedelta(microseconds=fields["max_delay"]),
+        first_delay=length(fields["first_delay"]),
+        max_delay=length(fields["max_delay"]),
         jitter=fields["jitter"],
     )

@@ -17,7 +17,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final
 
-from partyroom._core.instants import HIGHEST, LOWEST, from_micros, length_micros, to_micros
+from partyroom._core.instants import HIGHEST, LOWEST, from_micros, length, length_micros, to_micros
 from partyroom.recurrence import Cron, Every, Recurrence, load_cronsim, load_zone
 
 __all__ = ["COUNTED", "count_since", "decode_recurrence", "encode_recurrence", "first_after", "next_after"]
@@ -119,7 +119,7 @@ def decode_recurrence(fields: Mapping[str, Any]) -> Recurrence:
 def _every(interval: int, anchor: int | None, missed: Any, grace: int | None) -> Every:  # noqa: ANN401 - as in _cron
     """Make an ``Every``; one that many rooms have is checked once."""
     return Every(
-        timedelta(microseconds=interval),
+        length(interval),
         anchor=None if anchor is None else from_micros(anchor),
         missed=missed,
         grace=_length(grace),
@@ -133,4 +133,4 @@ def _cron(expression: str, tz: str, missed: Any, grace: int | None) -> Cron:  # 
 
 
 def _length(micros: int | None) -> timedelta | None:
-    return None if micros is None else timedelta(microseconds=micros)
+    return None if micros is None else length(micros)
