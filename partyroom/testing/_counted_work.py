@@ -169,7 +169,7 @@ class RuntimeWork(CountedWork):
         if engine is None or not any(timer.kind == "sleep" for _, timer in engine.pending_timers()):
             return []
         events = (event for room in engine.all_awake() for event in room.unfinished())
-        return [each for each in events if each.kind in ASKED and each.caller is None and is_waited_for(each)]
+        return [each for each in events if each.kind in ASKED and each.caller is None and _is_waited_for(each)]
 
     @override
     def when_awaited(self, call: Callable[[], None] | None) -> None:
@@ -184,7 +184,7 @@ def _age(since: float | None, monotonic: float) -> str:
     return f"has run for {timedelta(seconds=monotonic - since)} (virtual)"
 
 
-def is_waited_for(event: Event) -> bool:
+def _is_waited_for(event: Event) -> bool:
     """Say whether somebody waits for the outcome of an event, and has not heard of it."""
     return event.reply is not None and not event.reply.done
 

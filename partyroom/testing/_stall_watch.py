@@ -3,8 +3,9 @@
 Owns the look, now and then in real time, at whether what is waited for goes on.
 
 Promises that a wait in which nothing goes on ends, after so many real seconds and
-not before; and that a wait which ends earlier was not disturbed: no task of this
-runs beside it, so that an order which a seed decided stays as it is.
+not before; and that a wait which ends earlier was not disturbed: no task of
+:class:`StallWatch` runs beside it, so that an order which a seed decided stays as
+it is.
 
 Must never be what says whether time may move: that is counted, not watched.
 """
@@ -58,7 +59,10 @@ class StallWatch:
 
 @final
 class StandstillWatch:
-    """Calls ``give_up()`` once nothing has gone on for ``patience`` real seconds, as ``steps()`` counts it."""
+    """Calls ``give_up()`` once nothing has gone on for ``patience`` real seconds, as ``steps()`` counts it.
+
+    On trio a task of its own waits for that: not for where a seed decides the order of tasks.
+    """
 
     def __init__(self, patience: float, steps: Callable[[], int], give_up: Callable[[], None]) -> None:
         self._patience = patience
