@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from anyio import create_task_group
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from partyroom import Alarm, CommitError, Every, RoomHandle, RoomKey, RuntimeClosedError, StorageBackend
@@ -62,6 +64,16 @@ def commits(recording: RecordingBackend) -> list[tuple[bool, bool]]:
     """
     stored = [commit for commit in recording.commits if commit.values or commit.alarms]
     return [(bool(commit.alarms), commit.release) for commit in stored[1:]]
+
+
+@asynccontextmanager
+async def leaving(sleepers: Harness, faulty: FaultyBackend) -> AsyncGenerator[TaskGroup]:
+    """Hold the commit of the ring, for the body to do what it wants meanwhile; it is let go behind that."""
+    async with create_task_group() as tasks:
+        with faulty.hold("commit") as hold:
+            tasks.start_soon(sleepers.clock.advance, MINUTE)
+            await hold.arrived()
+            yield tasks
 
 
 async def turns() -> None:
@@ -121,14 +133,11 @@ async def test_what_comes_while_it_leaves_waits_and_begins_anew(  # noqa: PLR091
             await sleeper.ring_alarm()
         found.extend(await do(sleeper, lambda storage: storage.get("count"), put(asked=True)))
 
-    async with create_task_group() as tasks:
-        with faulty.hold("commit") as hold:
-            tasks.start_soon(sleepers.clock.advance, MINUTE)
-            await hold.arrived()
-            tasks.start_soon(ask)
-            await turns()
-            assert [] == found
-            assert ["a starts", "a rings"] == [note for _, note in tower.book]
+    async with leaving(sleepers, faulty) as tasks:
+        tasks.start_soon(ask)
+        await turns()
+        assert [] == found
+        assert ["a starts", "a rings"] == [note for _, note in tower.book]
     assert [1] == found[:1]
     assert ["a starts", "a rings", "a starts"] == [note for _, note in tower.book]
     assert [(True, True), (False, False)] == commits(recording)[:2]
@@ -144,12 +153,9 @@ async def test_if_that_commit_is_refused_the_alarm_rings_again_and_what_waits_go
         found.extend(await do(sleeper, lambda storage: storage.get("count")))
 
     faulty.refuse(A, error=CommitError("the disk is full"))
-    async with create_task_group() as tasks:
-        with faulty.hold("commit") as hold:
-            tasks.start_soon(sleepers.clock.advance, MINUTE)
-            await hold.arrived()
-            tasks.start_soon(ask)
-            await turns()
+    async with leaving(sleepers, faulty) as tasks:
+        tasks.start_soon(ask)
+        await turns()
     assert [None] == found
     await sleepers.advance(MINUTE)
     assert {"count": 1} == await sleeper.stored()
@@ -159,14 +165,11 @@ async def test_if_that_commit_is_refused_the_alarm_rings_again_and_what_waits_go
 async def test_closing_waits_for_a_room_that_leaves_and_for_what_waits_behind_it(
     sleepers: Harness, sleeper: RoomHandle, faulty: FaultyBackend
 ) -> None:
-    async with create_task_group() as tasks:
-        with faulty.hold("commit") as hold:
-            tasks.start_soon(sleepers.clock.advance, MINUTE)
-            await hold.arrived()
-            tasks.start_soon(do, sleeper, put(asked=True))
-            await turns()
-            tasks.start_soon(sleepers.restart)
-            await turns()
+    async with leaving(sleepers, faulty) as tasks:
+        tasks.start_soon(do, sleeper, put(asked=True))
+        await turns()
+        tasks.start_soon(sleepers.restart)
+        await turns()
     assert {"count": 1, "asked": True} == await sleeper.stored()
 
 
@@ -180,10 +183,7 @@ async def test_a_crash_while_it_leaves_tells_whoever_waits(
             await do(sleeper, put(asked=True))
         errors.append(caught.value)
 
-    async with create_task_group() as tasks:
-        hold = faulty.hold("commit")
-        tasks.start_soon(sleepers.clock.advance, MINUTE)
-        await hold.arrived()
+    async with leaving(sleepers, faulty) as tasks:
         tasks.start_soon(ask)
         await turns()
         await sleepers.crash()
