@@ -15,7 +15,8 @@ needs one is in a module of its own.
 from __future__ import annotations
 
 from partyroom.testing.backend_contract import BackendContract
-from partyroom.testing.blocking_harness import BlockingClient, BlockingHarness, BlockingParty, BlockingRoom
+from partyroom.testing.blocking_harness import BlockingHarness
+from partyroom.testing.blocking_rooms import BlockingClient, BlockingParty, BlockingRoom
 from partyroom.testing.crash_points import CrashPoint, CrashReport, every_crash
 from partyroom.testing.fake_client import FakeClient
 from partyroom.testing.fake_clock import FakeClock

@@ -22,7 +22,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from partyroom._services import RoomFactory
 from partyroom.errors import ConnectRejectedError
-from partyroom.testing.blocking_harness import BlockingClient, BlockingHarness, BlockingRoom
+from partyroom.testing.blocking_harness import BlockingHarness
+from partyroom.testing.blocking_rooms import BlockingClient, BlockingRoom
 from partyroom.testing.options import HarnessOptions
 
 __all__ = ["Call", "RoomMachine"]

@@ -16,7 +16,7 @@ from hypothesis.stateful import invariant, run_state_machine_as_test
 from partyroom import Alarm, Connection, Room
 from partyroom._services import RoomFactory
 from partyroom.errors import ConnectRejectedError
-from partyroom.testing.blocking_harness import BlockingClient, BlockingRoom
+from partyroom.testing.blocking_rooms import BlockingClient, BlockingRoom
 from partyroom.testing.state_machine import Call, RoomMachine
 
 FEW = settings(max_examples=5, stateful_step_count=15, deadline=None)

@@ -30,7 +30,7 @@ from tests.sizes import sizes
 pytestmark = pytest.mark.anyio
 
 
-# --- one at a time -----------------------------------------------------------
+# --- G1: one at a time --------------------------------------------------------
 
 
 def is_waiting(runtime: Runtime, room: RoomHandle, count: int) -> bool:
@@ -141,7 +141,7 @@ async def test_rooms_do_not_wait_for_each_other(backend: FaultyBackend) -> None:
         gate.set()
 
 
-# --- awake before anything ---------------------------------------------------
+# --- G2: awake before anything ------------------------------------------------
 
 
 async def test_a_room_is_constructed_then_started_to_the_end_then_handles_its_first_event(
@@ -339,7 +339,7 @@ async def test_identity_works_in_every_callback(backend: FaultyBackend) -> None:
     assert [(each, "curious", "a") for each in where] == seen
 
 
-# --- all or nothing ----------------------------------------------------------
+# --- G3: all or nothing -------------------------------------------------------
 
 
 async def test_a_handler_that_raises_stores_nothing_and_sends_nothing(backend: FaultyBackend) -> None:
@@ -566,7 +566,7 @@ async def test_a_background_task_that_has_cancelled_itself_ends_no_other(
         assert None is await room.call(nothing)
 
 
-# --- outside of events -------------------------------------------------------
+# --- G6a: outside of events ---------------------------------------------------
 
 
 async def test_storage_and_sending_need_an_event_of_that_room(backend: FaultyBackend) -> None:
