@@ -22,6 +22,8 @@ from tests.hosts.driver import Answer, Exchange, Socket, ask, connected, connect
 
 pytestmark = pytest.mark.anyio
 
+CLOSE_TIMEOUT = timedelta(seconds=10)
+
 
 class Chat(Room):
     """Tells everybody what anybody says, and remembers who left how."""
@@ -643,7 +645,7 @@ async def test_a_client_in_a_runtime_that_closes_hears_1001() -> None:
 
 async def test_a_message_to_a_runtime_that_is_closing_goes_nowhere() -> None:
     clock = FakeClock()
-    runtime = Runtime({"chat": Chat}, backend=MemoryBackend(), clock=clock)
+    runtime = Runtime({"chat": Chat}, backend=MemoryBackend(), clock=clock, close_timeout=CLOSE_TIMEOUT)
     app = PartyApp(runtime)
     async with connecting(app, "/parties/chat/lobby") as ann, anyio.create_task_group() as tasks:
         async with runtime:
@@ -657,7 +659,7 @@ async def test_a_message_to_a_runtime_that_is_closing_goes_nowhere() -> None:
 
 async def test_a_client_whom_a_closing_runtime_does_not_let_in_is_told_that_it_is_unavailable() -> None:
     clock, answers = FakeClock(), list[Any]()
-    runtime = Runtime({"chat": Chat}, backend=MemoryBackend(), clock=clock)
+    runtime = Runtime({"chat": Chat}, backend=MemoryBackend(), clock=clock, close_timeout=CLOSE_TIMEOUT)
     app = PartyApp(runtime)
     async with anyio.create_task_group() as tasks:
         async with runtime:
@@ -672,7 +674,7 @@ async def test_a_client_whom_a_closing_runtime_does_not_let_in_is_told_that_it_i
 
             async def let_time_pass() -> None:
                 await anyio.wait_all_tasks_blocked()
-                await clock.advance(timedelta(seconds=30))
+                await clock.advance(CLOSE_TIMEOUT)
 
             tasks.start_soon(let_time_pass)
     assert [503] == [each.status for each in answers]
@@ -690,7 +692,8 @@ async def close_after_a_message(runtime: Runtime, client: Any, clock: FakeClock)
     assert "closing" in repr(runtime)
     await client.text("too late")
     await anyio.wait_all_tasks_blocked()
-    await clock.advance(timedelta(seconds=30))
+    # No further: the application is as patient with a client that does not take its end.
+    await clock.advance(CLOSE_TIMEOUT)
 
 
 async def test_clients_are_bounded_for_each_room_and_in_all() -> None:
