@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, final
 
@@ -22,8 +23,9 @@ from anyio import Event
 from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
-from partyroom.errors import BackendError, CommitError
+from partyroom.errors import BackendError, ClockStalledError, CommitError
 from partyroom.protocols import StorageBackend
+from partyroom.testing._stall_watch import StallWatch
 from partyroom.testing.backend_wrapper import BackendWrapper, Call
 from partyroom.types import Commit, RoomKey
 
@@ -42,13 +44,14 @@ FOREVER: Final = 2**63
 class Hold:
     """A call that is held where :meth:`FaultyBackend.hold` put it. As a context manager, it lets go at the end of the block."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: StallWatch) -> None:
+        self._watch = watch
         self._arrived = Event()
         self._released = Event()
 
     async def arrived(self) -> None:
-        """Return when the call is being held."""
-        await self._arrived.wait()
+        """Return when the call is being held; :class:`ClockStalledError` if it does not come, and no other call does either."""
+        await self._watch.see_through(self._arrived.wait)
 
     def release(self) -> None:
         """Let the call go on; if it has not come yet, it will not stop here."""
@@ -113,11 +116,13 @@ class FaultyBackend(BackendWrapper):
 
     Every fault strikes the ``nth`` call from now on of its kind, or of those that concern ``room``. Of a group of
     commits, which is one call, each room in it is concerned. Several faults of one call strike one inside the other, the
-    one that was armed first outermost.
+    one that was armed first outermost. Who waits for a call to be held, while none is made for ``stall_timeout`` real
+    seconds, is told so.
     """
 
-    def __init__(self, backend: StorageBackend) -> None:
+    def __init__(self, backend: StorageBackend, *, stall_timeout: float = 5.0) -> None:
         super().__init__(backend)
+        self._stall_timeout = stall_timeout
         self.calls: Counter[Call] = Counter()
         """How many calls of each kind there were."""
         self._faults: list[_Fault] = []
@@ -187,7 +192,7 @@ class FaultyBackend(BackendWrapper):
 
     def hold(self, call: Call = "commit", nth: int = 1, *, room: RoomKey | None = None) -> Hold:
         """Stop the call before anything is done, until released. Cancelled there, it does nothing."""
-        hold = self._new_hold()
+        hold = self._new_hold(call, nth, room)
 
         async def act(proceed: Proceed, /, *args: object) -> object:
             await hold.stop_here()
@@ -198,7 +203,7 @@ class FaultyBackend(BackendWrapper):
 
     def hold_answer(self, call: Call = "commit", nth: int = 1, *, room: RoomKey | None = None) -> Hold:
         """Stop the call when all is done and nobody is told yet, until released."""
-        hold = self._new_hold()
+        hold = self._new_hold(call, nth, room)
 
         async def act(proceed: Proceed, /, *args: object) -> object:
             answer = await proceed(*args)
@@ -244,10 +249,21 @@ class FaultyBackend(BackendWrapper):
             raise ValueError(message)
         self._faults.append(_Fault(call, room, nth - 1, times, act))
 
-    def _new_hold(self) -> Hold:
-        hold = Hold()
+    def _new_hold(self, call: Call, nth: int, room: RoomKey | None) -> Hold:
+        what = f"{call} number {nth} of {room or 'any room'} from when it was to be held"
+        hold = Hold(StallWatch(self._stall_timeout, self._describe_calls, partial(self._stalled, what)))
         self._holds.append(hold)
         return hold
+
+    def _describe_calls(self) -> list[str]:
+        return [f"{call}: {times}" for call, times in self.calls.items()]
+
+    def _stalled(self, what: str) -> ClockStalledError:
+        message = (
+            f"nothing goes on: expected {what}, and saw no call for {self._stall_timeout:g} real seconds\n"
+            f" all calls so far:\n  {', '.join(self._describe_calls()) or 'none'}"
+        )
+        return ClockStalledError(message)
 
 
 def _through(act: _Act, way: Proceed) -> Proceed:

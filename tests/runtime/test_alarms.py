@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any, Literal
 
 import pytest
-from anyio import create_task_group
+from anyio import Event, create_task_group, sleep_forever
 from attrs import evolve
 
 from partyroom import (
@@ -29,7 +29,6 @@ from partyroom import (
 )
 from partyroom.backends.memory import MemoryBackend
 from partyroom.testing import FakeClock, FaultyBackend, Harness, RecordingBackend
-from partyroom.testing.faults import Hold
 from tests.runtime.boxes import Step, do, put, undo
 from tests.runtime.towers import DAY, HOUR, MINUTE, SECOND, START, TICK, Bell, Tower, nothing, ring_at, seconds
 
@@ -227,8 +226,8 @@ async def crashing_bells(faulty: FaultyBackend, tower: Tower, anyio_backend: obj
         yield harness
 
 
-async def crash_at(harness: Harness, hold: Hold) -> dict[str, Any]:
-    """Have the alarm rung, crash when a call is held, and give what is stored."""
+async def crash_at(harness: Harness, moment: Callable[[], Awaitable[None]]) -> dict[str, Any]:
+    """Have the alarm rung, crash at a moment of that, and give what is stored."""
     harness.clock.set_wall(START + MINUTE)
 
     async def ring() -> None:
@@ -237,7 +236,7 @@ async def crash_at(harness: Harness, hold: Hold) -> dict[str, Any]:
 
     async with create_task_group() as tasks:
         tasks.start_soon(ring)
-        await hold.arrived()
+        await moment()
         await harness.crash()
     return await harness.parties["bell"].get("a").stored()
 
@@ -245,7 +244,7 @@ async def crash_at(harness: Harness, hold: Hold) -> dict[str, Any]:
 async def test_a_crash_before_the_handlers_commit_rings_again_and_uses_up_no_retry(
     faulty: FaultyBackend, crashing_bells: Harness, tower: Tower
 ) -> None:
-    assert {} == await crash_at(crashing_bells, faulty.hold("commit"))
+    assert {} == await crash_at(crashing_bells, faulty.hold("commit").arrived)
     assert 1 == (await crashing_bells.ring_due()).rung
     assert {"count": 1} == await crashing_bells.stored(crashing_bells.parties["bell"].get("a"))
     [first, second] = tower.alarms
@@ -257,21 +256,22 @@ async def test_a_crash_after_the_handlers_commit_does_not_ring_again(
     faulty: FaultyBackend, crashing_bells: Harness, tower: Tower
 ) -> None:
     """Also when nobody was told yet that it is stored."""
-    assert {"count": 1} == await crash_at(crashing_bells, faulty.hold_answer("commit"))
+    assert {"count": 1} == await crash_at(crashing_bells, faulty.hold_answer("commit").arrived)
     assert 0 == (await crashing_bells.ring_due()).rung
     assert 1 == len(tower.alarms)
 
 
 async def test_a_crash_inside_the_handler_rings_again(crashing_bells: Harness, tower: Tower) -> None:
-    hold = Hold()
+    is_inside = Event()
 
     async def stop(bell: Bell, alarm: Alarm) -> None:
         await count(bell, alarm)
         if len(tower.alarms) == 1:
-            await hold.stop_here()
+            is_inside.set()
+            await sleep_forever()
 
     tower.on_alarm = stop
-    assert {} == await crash_at(crashing_bells, hold)
+    assert {} == await crash_at(crashing_bells, is_inside.wait)
     assert 1 == (await crashing_bells.ring_due()).rung
     assert {"count": 1} == await crashing_bells.stored(crashing_bells.parties["bell"].get("a"))
     assert same_ring(*tower.alarms)
@@ -582,7 +582,7 @@ async def test_a_crash_after_a_sync_in_the_handler_rings_again(
         await bell.storage.put("done", len(tower.alarms))
 
     tower.on_alarm = ring
-    assert {"count": 1} == await crash_at(crashing_bells, faulty.hold("commit", nth=2))
+    assert {"count": 1} == await crash_at(crashing_bells, faulty.hold("commit", nth=2).arrived)
     assert 1 == (await crashing_bells.ring_due()).rung
     assert {"count": 2, "done": 2} == await crashing_bells.stored(crashing_bells.parties["bell"].get("a"))
 

@@ -9,7 +9,7 @@ from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
 from partyroom.backends.memory import MemoryBackend
-from partyroom.errors import BackendError, CommitError
+from partyroom.errors import BackendError, ClockStalledError, CommitError
 from partyroom.testing.faults import FaultyBackend
 from partyroom.types import AlarmRow, Commit, KeyRange, RoomKey
 
@@ -175,6 +175,17 @@ async def test_hold_answer_stops_when_all_is_stored_and_nobody_told(faulty: Faul
         assert (b"1", []) == (await stored(faulty), told)
         hold.release()
     assert [[None]] == told
+
+
+async def test_who_waits_for_a_call_that_never_comes_is_told() -> None:
+    async with FaultyBackend(MemoryBackend(), stall_timeout=0.02) as faulty:
+        await commit_to(faulty, B)
+        with pytest.raises(ClockStalledError) as caught:
+            await faulty.hold(nth=2, room=A).arrived()
+    assert (
+        "nothing goes on: expected commit number 2 of party/a from when it was to be held, and saw no call for 0.02 real "
+        "seconds\n all calls so far:\n  open: 1, claim: 1, commit: 1"
+    ) == str(caught.value)
 
 
 async def test_a_hold_that_was_released_before_holds_nothing(faulty: FaultyBackend) -> None:

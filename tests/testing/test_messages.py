@@ -221,7 +221,7 @@ class Machine(RoomMachine):
 
 
 async def machine() -> None:
-    options = settings(max_examples=20, database=None, deadline=None, phases=[Phase.generate])
+    options = settings(max_examples=200, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
     await anyio.to_thread.run_sync(partial(run_state_machine_as_test, Machine, settings=options))
 
 

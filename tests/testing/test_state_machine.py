@@ -20,7 +20,10 @@ from partyroom.testing.blocking_rooms import BlockingClient, BlockingRoom
 from partyroom.testing.state_machine import Call, RoomMachine
 
 FEW = settings(max_examples=5, stateful_step_count=15, deadline=None)
-FIND = settings(max_examples=100, stateful_step_count=15, deadline=None, database=None, phases=[Phase.generate])
+# The same examples in every run: some of a hundred that chance chooses find nothing.
+FIND = settings(
+    max_examples=100, stateful_step_count=15, deadline=None, derandomize=True, database=None, phases=[Phase.generate]
+)
 
 
 class Counter(Room):
@@ -164,7 +167,7 @@ class Forgiving(Stricts):
 
 def test_a_room_may_let_nobody_in_and_refuse_a_call_where_that_is_forgiven() -> None:
     Stricts.heard.clear()
-    run_state_machine_as_test(Forgiving, settings=settings(FIND, max_examples=25, derandomize=True))
+    run_state_machine_as_test(Forgiving, settings=settings(FIND, max_examples=25))
     assert {"strict: closed", "strict: 1"} == set(Stricts.heard)
 
 
