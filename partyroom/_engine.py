@@ -354,7 +354,7 @@ class Engine(Keeper):
             rested.set(None)
 
     def _cut_off(self) -> None:
-        """End what the deadline finds running, and say what it was."""
+        """End what the deadline finds running, and say what it was, and which ended events have still to be stored."""
         self._is_over = True
         for room in list(self._rooms.values()):
             names = ", ".join(each.name for each in (*room.unfinished(), *room.background))
@@ -362,6 +362,9 @@ class Engine(Keeper):
                 text = "%s: cut off by the runtime's closing: %s"
                 self._settings.log.warning(text, room.key, names, extra=about(room.key, names))
                 room.cut_off(RuntimeClosedError(f"{room.key}: the runtime was closed before the event had ended"))
+            if not room.gate.is_open:
+                text = "%s: the runtime's closing waits for the backend, which has not answered a commit"
+                self._settings.log.warning(text, room.key, extra=about(room.key))
 
     def _let_go(self, error: ConnectionClosedError) -> None:
         self._is_over = True

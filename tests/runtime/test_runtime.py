@@ -16,8 +16,9 @@ from typing_extensions import override
 from partyroom import Room, Runtime
 from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import RuntimeClosedError, RuntimeStateError
+from partyroom.testing import FakeClock, FaultyBackend
 from partyroom.testing.backend_wrapper import BackendWrapper
-from tests.runtime.boxes import Box, nothing
+from tests.runtime.boxes import Box, do, nothing, put
 
 pytestmark = pytest.mark.anyio
 
@@ -136,6 +137,31 @@ async def test_it_never_takes_the_place_of_the_bodys_own_error(caplog: pytest.Lo
             raise LookupError
     [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert "the backend could not be closed" == record.getMessage()
+
+
+async def test_at_the_deadline_of_closing_what_was_sealed_is_still_waited_for_and_that_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backend, clock = FaultyBackend(MemoryBackend()), FakeClock()
+    runtime, told = new_runtime(backend=backend, clock=clock, close_timeout=SECOND), list[Any]()
+
+    async def put_it() -> None:
+        told.append(await do(runtime.parties["box"].get("a"), put(k=1)))
+
+    async def let_time_pass() -> None:
+        await anyio.wait_all_tasks_blocked()
+        await clock.advance(SECOND)
+        assert [] == told
+        held.release()
+
+    async with anyio.create_task_group() as tasks, runtime:
+        held = backend.hold("commit")
+        tasks.start_soon(put_it)
+        await held.arrived()
+        tasks.start_soon(let_time_pass)
+    assert [[None]] == told
+    text = "box/a: the runtime's closing waits for the backend, which has not answered a commit"
+    assert [text] == [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
 async def test_a_runtime_that_cannot_start_closes_its_backend_and_may_be_entered_again(
