@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 import anyio
+import attrs
 import pytest
+from anyio.abc import TaskGroup
 
-from partyroom import Connection, ConnectionClosedError, Limits, Room
+from partyroom import Client, Connection, ConnectionClosedError, Limits, Room, RoomHandle, Runtime
 from partyroom.testing import FaultyBackend
 from tests.runtime.engine.running import Box, Caller, arrive, awake, get, nothing, put, running, until
 
@@ -132,112 +136,105 @@ class Reader(Room):
         return self.heard
 
 
+@attrs.frozen
+class Busy:
+    """A room that handles an event until ``gate`` is set, and a client of it."""
+
+    runtime: Runtime
+    room: RoomHandle
+    client: Client
+    group: TaskGroup
+    gate: anyio.Event
+
+    def send(self, message: str) -> Caller[None]:
+        """Have the client send a message in a task of its own."""
+        return Caller(self.group, self.client.send, message)
+
+    async def holds(self, number: int) -> None:
+        """Wait until so many events wait, inside the mailbox and outside."""
+        await until(lambda: len(awake(self.runtime, self.room).mailbox) == number)
+
+
+@asynccontextmanager
+async def busy_reader(backend: FaultyBackend, places: int) -> AsyncGenerator[Busy]:
+    """Open a busy room whose mailbox has so many places."""
+    gate = anyio.Event()
+    async with (
+        running({"reader": Reader}, backend, limits=Limits(mailbox=places)) as runtime,
+        anyio.create_task_group() as group,
+    ):
+        room = runtime.parties["reader"].get("a")
+        async with room.connect() as client:
+            await arrive(group, runtime, room, wait, gate)
+            await until(lambda: awake(runtime, room).running)
+            yield Busy(runtime, room, client, group, gate)
+
+
 async def test_a_client_sends_when_the_mailbox_has_taken_its_message_and_waits_while_it_is_full(
     backend: FaultyBackend,
 ) -> None:
-    gate = anyio.Event()
-    async with (
-        running({"reader": Reader}, backend, limits=Limits(mailbox=2)) as runtime,
-        anyio.create_task_group() as group,
-    ):
-        room = runtime.parties["reader"].get("a")
-        async with room.connect() as client:
-            await arrive(group, runtime, room, wait, gate)
-            await until(lambda: awake(runtime, room).running)
-            await client.send("one")
-            await client.send("two")
-            waiting = Caller(group, client.send, "three")
-            await until(lambda: len(awake(runtime, room).mailbox) == 3)
-            assert not waiting.has_ended
-            gate.set()
-            assert None is await waiting.outcome()
-        assert ["one", "two", "three"] == await room.call(Reader.read)
+    async with busy_reader(backend, places=2) as busy:
+        await busy.client.send("one")
+        await busy.client.send("two")
+        waiting = busy.send("three")
+        await busy.holds(3)
+        assert not waiting.has_ended
+        busy.gate.set()
+        assert None is await waiting.outcome()
+        assert ["one", "two", "three"] == await busy.room.call(Reader.read)
 
 
 async def test_a_message_whose_sender_left_while_it_waited_outside_is_never_handled(backend: FaultyBackend) -> None:
-    gate = anyio.Event()
-    async with (
-        running({"reader": Reader}, backend, limits=Limits(mailbox=1)) as runtime,
-        anyio.create_task_group() as group,
-    ):
-        room = runtime.parties["reader"].get("a")
-        async with room.connect() as client:
-            await arrive(group, runtime, room, wait, gate)
-            await until(lambda: awake(runtime, room).running)
-            await client.send("one")
-            leaving = Caller(group, client.send, "two")
-            await until(lambda: len(awake(runtime, room).mailbox) == 2)
-            staying = Caller(group, client.send, "three")
-            await until(lambda: len(awake(runtime, room).mailbox) == 3)
-            await leaving.leave()
-            assert not staying.has_ended
-            gate.set()
-            assert None is await staying.outcome()
-        assert ["one", "three"] == await room.call(Reader.read)
+    async with busy_reader(backend, places=1) as busy:
+        await busy.client.send("one")
+        leaving = busy.send("two")
+        await busy.holds(2)
+        staying = busy.send("three")
+        await busy.holds(3)
+        await leaving.leave()
+        assert not staying.has_ended
+        busy.gate.set()
+        assert None is await staying.outcome()
+        assert ["one", "three"] == await busy.room.call(Reader.read)
 
 
 async def test_a_withdrawn_event_leaves_its_place_to_a_sender_who_waits(backend: FaultyBackend) -> None:
-    gate = anyio.Event()
-    async with (
-        running({"reader": Reader}, backend, limits=Limits(mailbox=1)) as runtime,
-        anyio.create_task_group() as group,
-    ):
-        room = runtime.parties["reader"].get("a")
-        async with room.connect() as client:
-            await arrive(group, runtime, room, wait, gate)
-            await until(lambda: awake(runtime, room).running)
-            leaving = await arrive(group, runtime, room, nothing)
-            sending = Caller(group, client.send, "one")
-            await until(lambda: len(awake(runtime, room).mailbox) == 2)
-            await leaving.leave()
-            assert None is await sending.outcome()
-            gate.set()
+    async with busy_reader(backend, places=1) as busy:
+        leaving = await arrive(busy.group, busy.runtime, busy.room, nothing)
+        sending = busy.send("one")
+        await busy.holds(2)
+        await leaving.leave()
+        assert None is await sending.outcome()
+        busy.gate.set()
 
 
 async def test_a_sender_who_is_cancelled_when_his_message_was_just_taken_has_sent_it(backend: FaultyBackend) -> None:
-    gate = anyio.Event()
-    async with (
-        running({"reader": Reader}, backend, limits=Limits(mailbox=1)) as runtime,
-        anyio.create_task_group() as group,
-    ):
-        room = runtime.parties["reader"].get("a")
-        async with room.connect() as client:
-            await arrive(group, runtime, room, wait, gate)
-            await until(lambda: awake(runtime, room).running)
-            leaving = await arrive(group, runtime, room, nothing)
-            sending = Caller(group, client.send, "one")
-            await until(lambda: len(awake(runtime, room).mailbox) == 2)
-            leaving.scope.cancel()
-            (event,) = [each for each in awake(runtime, room).mailbox if each.kind == "message"]
-            await until(lambda: event.reply.done)
-            sending.scope.cancel()
-            await sending.outcome()
-            gate.set()
-        assert ["one"] == await room.call(Reader.read)
+    async with busy_reader(backend, places=1) as busy:
+        leaving = await arrive(busy.group, busy.runtime, busy.room, nothing)
+        sending = busy.send("one")
+        await busy.holds(2)
+        leaving.scope.cancel()
+        (event,) = [each for each in awake(busy.runtime, busy.room).mailbox if each.kind == "message"]
+        await until(lambda: event.reply.done)
+        sending.scope.cancel()
+        await sending.outcome()
+        busy.gate.set()
+        assert ["one"] == await busy.room.call(Reader.read)
 
 
 async def test_a_sender_who_is_cancelled_in_the_step_that_takes_his_message_has_sent_it(backend: FaultyBackend) -> None:
-    gate = anyio.Event()
-    senders: list[Caller[None]] = []
+    async with busy_reader(backend, places=1) as busy:
 
-    async def cancel_sender(_room: Room) -> None:
-        # Its place in the mailbox is the sender's by now, and he has not heard of it.
-        senders[0].scope.cancel()
+        async def cancel_sender(_room: Room) -> None:
+            # Its place in the mailbox is the sender's by now, and he has not heard of it.
+            sending.scope.cancel()
 
-    async with (
-        running({"reader": Reader}, backend, limits=Limits(mailbox=1)) as runtime,
-        anyio.create_task_group() as group,
-    ):
-        room = runtime.parties["reader"].get("a")
-        async with room.connect() as client:
-            await arrive(group, runtime, room, wait, gate)
-            await until(lambda: awake(runtime, room).running)
-            await arrive(group, runtime, room, cancel_sender)
-            senders.append(Caller(group, client.send, "one"))
-            await until(lambda: len(awake(runtime, room).mailbox) == 2)
-            gate.set()
-            await senders[0].outcome()
-        assert ["one"] == await room.call(Reader.read)
+        await arrive(busy.group, busy.runtime, busy.room, cancel_sender)
+        sending = busy.send("one")
+        await busy.holds(2)
+        busy.gate.set()
+        await sending.outcome()
+        assert ["one"] == await busy.room.call(Reader.read)
 
 
 # --- what leaks from one event into another ----------------------------------
