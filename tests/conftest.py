@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
     "eager": ("asyncio", {"loop_factory": partial(_new_loop, EAGER)}),
     "trio": ("trio", {}),
 }
+if find_spec("uvloop") is not None:
+    # What uvicorn takes where it is installed, as few of those who test here have it.
+    BACKENDS["uvloop"] = ("asyncio", {"use_uvloop": True})
 
 
 # As wide as the anyio plugin's own fixture: hypothesis refuses fixtures that it cannot set up for each example.
@@ -104,12 +108,12 @@ def is_way(value: object) -> bool:
 
 
 def needless_pairs(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
-    """Give the tests that would find nothing new: what they try on one loop, others try on the other one.
+    """Give the tests that would hardly find anything new: what they try on one loop, others try on the other one.
 
     No store knows which loop it is on, but where it comes back from its thread, which its own tests and its contract try on
     every loop. So all the loops with all the stores, and with all the cases of a test, are many combinations that find
-    nothing new: it is enough that each test has been on each loop, and on each store. Of several cases of one test each
-    next one has the other loop. All of them are run by ``-m "not slow"``, as CI does once.
+    nothing new: it is enough that each test has been on either loop, and on each store. Of several cases of one test each
+    next one has the other loop, and uvloop has none. All of them are run by ``-m "not slow"``, as CI does once.
     """
     on_loops = [item for item in items if loop_of(item) is not None]
     cases: dict[object, list[object]] = {}
@@ -122,7 +126,7 @@ def needless_pairs(items: Iterable[pytest.Item]) -> Iterator[pytest.Item]:
         way = next(filter(is_way, params(item).values()), None)
         is_another_turn = len(known) > 1 and case in known and loop != TURNS[known.index(case) % len(TURNS)]
         is_unseen = not item.nodeid.startswith(EAGER_MATTERS) if loop == "eager" else is_another_turn
-        if is_unseen or (way is not None and way not in PAIRS[str(loop)]):
+        if loop == "uvloop" or is_unseen or (way is not None and way not in PAIRS[str(loop)]):
             yield item
 
 
