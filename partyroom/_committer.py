@@ -125,15 +125,18 @@ class _Step:
         self._first = first
 
     def __await__(self) -> Generator[Any, Any, Any]:
+        # As ``yield from`` would (PEP 380), for which it is too late: an awaitable may give any iterator.
         yielded = self._first
         try:
             while True:
                 try:
                     sent = yield yielded
-                except BaseException as error:  # noqa: BLE001 - the loop's answer is passed on, whatever it is
+                except BaseException as error:
+                    if not hasattr(self._iterator, "throw"):
+                        raise
                     yielded = self._iterator.throw(error)
                 else:
-                    yielded = self._iterator.send(sent)
+                    yielded = next(self._iterator) if sent is None else self._iterator.send(sent)
         except StopIteration as done:
             return done.value
 

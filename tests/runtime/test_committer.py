@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,3 +99,46 @@ async def test_one_that_was_abandoned_takes_nothing_more() -> None:
     bench.committer.add_release(desk)
     assert bench.committer.begin() is None
     assert ([], []) == (bench.asked, desk.heard)
+
+
+class Plain:
+    """An answer whose ``__await__`` gives an iterator and no generator, as any may."""
+
+    def __init__(self) -> None:
+        self.left = 3
+
+    def __await__(self) -> Any:
+        return self
+
+    def __iter__(self) -> Plain:
+        return self
+
+    def __next__(self) -> None:
+        self.left -= 1
+        if not self.left:
+            raise StopIteration([None])
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_an_answer_that_is_awaited_through_a_plain_iterator_is_heard_once(is_cancelled: bool) -> None:
+    asked: list[object] = []
+
+    def commit(commits: object) -> Plain:
+        asked.append(commits)
+        return Plain()
+
+    async def main() -> Desk:
+        bench, desk = Bench(), Desk("one")
+        bench.commit = commit  # type: ignore[assignment, method-assign]
+        bench.committer.add(desk, desk.event())
+        rest = bench.committer.begin()
+        assert rest is not None
+        with anyio.CancelScope() as scope:
+            if is_cancelled:
+                scope.cancel()
+            await rest
+        return desk
+
+    (heard,) = anyio.run(main).heard
+    assert isinstance(heard, asyncio.CancelledError) if is_cancelled else heard == 1
+    assert 1 == len(asked)
