@@ -81,7 +81,8 @@ class FileView(StorageBackend):
     """Shows one moment of a file, from entering it on. Questions are answered on the loop's own thread, one at a time."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path).absolute()
+        # Without links: what SQLite keeps beside a file is beside the file itself.
+        self._path = Path(path).resolve()
         self._opened: _Opened | None = None
 
     @override

@@ -72,6 +72,17 @@ async def test_it_answers_as_the_owner_does(path: Path) -> None:
         assert await answers(backend) == await answers(view)
 
 
+async def test_a_link_to_a_file_shows_what_the_file_does(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    async with FileBackend(path) as backend:
+        await store(backend, A, {"k1": b"not moved out of the log yet"})
+        async with FileView(link) as view:
+            assert await answers(backend) == await answers(view)
+            assert os.getpid() == (await view.facts()).owner
+
+
 async def test_looking_at_a_file_at_rest_touches_nothing(path: Path) -> None:
     before = snapshot(path.parent)
     async with FileView(path) as view:
