@@ -14,10 +14,11 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from partyroom.backends._new_file import new_file
 from partyroom.backends._sqlite_faults import faults_of
 from partyroom.backends._sqlite_schema import open_reader
 from partyroom.errors import BackendError
@@ -34,18 +35,12 @@ Told: TypeAlias = Callable[[int, int, int], object]
 
 def write_backup(path: str, target: Path, told: Told | None = None) -> None:
     """Copy the file at ``path`` to ``target``, which must not exist."""
-    unfinished = target.with_name(f"{target.name}-unfinished")
+    for log in (f"{target}-wal", f"{target}-journal"):
+        if os.path.lexists(log):
+            raise BackendError(f"{log} is left of another file, and SQLite would take it for a part of the copy")
     try:
-        # An empty file keeps the place, and is replaced as a whole: all or nothing, on every system.
-        target.touch(exist_ok=False)
-        try:
+        with new_file(target) as unfinished:
             _copy(path, unfinished, told)
-            unfinished.replace(target)
-        except BaseException:
-            target.unlink()
-            unfinished.unlink(missing_ok=True)
-            raise
-        _sync(target.parent)
     except FileExistsError as error:
         raise BackendError(f"{target}: there is something already; a backup overwrites nothing") from error
     except OSError as error:
@@ -59,13 +54,3 @@ def _copy(path: str, unfinished: Path, told: Told | None) -> None:
         source.execute("SELECT count(*) FROM meta").fetchone()
         with faults_of(str(unfinished)), closing(sqlite3.connect(unfinished, isolation_level=None)) as copy:
             source.backup(copy, pages=STEP_PAGES, progress=told)
-
-
-def _sync(folder: Path) -> None:
-    """Make a name durable. Systems that have no such call do it by themselves."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -17,6 +17,7 @@ import anyio
 import pytest
 
 from partyroom.backends import _file_lock
+from partyroom.backends._sqlite_backup import write_backup
 from partyroom.backends._sqlite_schema import APPLICATION_ID, VERSION
 from partyroom.backends.file import FileBackend
 from partyroom.errors import BackendClosedError, BackendError, BackendLockedError
@@ -369,15 +370,65 @@ async def test_a_backup_that_cannot_be_written_says_so(tmp_path: Path) -> None:
             await backend.backup(tmp_path / "nowhere" / "backup.db")
 
 
-async def test_a_backup_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_backup_touches_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "backup.db-unfinished").write_bytes(b"precious")
     async with FileBackend(tmp_path / "rooms.db") as backend:
         await store(backend, k=b"v")
-        # What is in the way is not ours to delete.
-        (tmp_path / "backup.db-unfinished").write_bytes(b"no database" * 1000)
-        with pytest.raises(BackendError, match=r"backup\.db-unfinished"):
-            await backend.backup(tmp_path / "backup.db")
-        assert not (tmp_path / "backup.db").exists()
+        await backend.backup(tmp_path / "backup.db")
+    assert b"precious" == (tmp_path / "backup.db-unfinished").read_bytes()
+    async with FileBackend(tmp_path / "backup.db") as copy:
+        assert {"k": b"v"} == await copy.read(A, ["k"])
+
+
+class StoppedError(Exception):
+    """A copy is stopped in the middle."""
+
+
+async def test_a_backup_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    def stop(*_how_far: int) -> None:
+        assert not (tmp_path / "backup.db").exists(), "half of it has no name, whatever becomes of the other half"
+        raise StoppedError
+
+    async with FileBackend(tmp_path / "rooms.db") as backend:
+        await store(backend, k=b"v")
+        before = names_in(tmp_path)
+        with pytest.raises(StoppedError):
+            write_backup(str(tmp_path / "rooms.db"), tmp_path / "backup.db", stop)
+        assert before == names_in(tmp_path)
         await store(backend, k=b"w")
+
+
+@pytest.mark.parametrize("log", ["-wal", "-journal"])
+async def test_a_backup_is_not_laid_beside_the_log_of_a_file_that_is_gone(tmp_path: Path, log: str) -> None:
+    (tmp_path / f"backup.db{log}").write_bytes(b"")
+    async with FileBackend(tmp_path / "rooms.db") as backend:
+        with pytest.raises(BackendError, match=rf"backup.db{log} is left of another file"):
+            await backend.backup(tmp_path / "backup.db")
+    assert not (tmp_path / "backup.db").exists()
+
+
+async def test_a_name_that_is_taken_while_a_backup_is_written_stays_as_it_is(tmp_path: Path) -> None:
+    def take(*_how_far: int) -> None:
+        (tmp_path / "backup.db").write_bytes(b"precious")
+
+    async with FileBackend(tmp_path / "rooms.db"):
+        with pytest.raises(BackendError, match=r"there is something already"):
+            write_backup(str(tmp_path / "rooms.db"), tmp_path / "backup.db", take)
+    assert b"precious" == (tmp_path / "backup.db").read_bytes()
+
+
+async def test_a_backup_that_cannot_take_its_name_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path, _target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with FileBackend(tmp_path / "rooms.db") as backend:
+        before = names_in(tmp_path)
+        monkeypatch.setattr(Path, "replace", refuse)
+        with pytest.raises(BackendError, match=r"backup.db: the backup cannot be written: No space left"):
+            await backend.backup(tmp_path / "backup.db")
+        assert before == names_in(tmp_path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders have no handles on this system")
