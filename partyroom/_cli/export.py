@@ -11,6 +11,7 @@ Must never leave half a dump under the name that was asked for.
 from __future__ import annotations
 
 import json
+import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from partyroom._cli.text import counted
 from partyroom._cli.verb import LOOKS, Verb, file_option, on_loop, path_option
 from partyroom._cli.walk import each_entry, each_room
 from partyroom.backends._file_view import FileView
+from partyroom.backends._new_file import new_file
 from partyroom.protocols import StorageBackend
 from partyroom.types import RoomKey
 
@@ -46,10 +48,12 @@ def export_options(parser: ArgumentParser) -> None:
 
 async def export(arguments: Namespace, screen: Screen) -> int:
     """Export rooms."""
-    async with store_of(arguments.file, arguments.backend) as store:
-        total = await store.count_rooms() if isinstance(store, FileView) and arguments.party is None else None
-        with _output(arguments.output, screen) as emit, Progress(screen, "exporting rooms", total) as progress:
-            totals = await _export(store, arguments, emit, progress)
+    # Around the store, which may say at its end that what was read is of no one moment.
+    with _output(arguments.output, screen) as emit:
+        async with store_of(arguments.file, arguments.backend) as store:
+            total = await store.count_rooms() if isinstance(store, FileView) and arguments.party is None else None
+            with Progress(screen, "exporting rooms", total) as progress:
+                totals = await _export(store, arguments, emit, progress)
     screen.remark(
         f"exported {counted(totals.rooms, 'room')}, {counted(totals.values, 'value')}, {counted(totals.alarms, 'alarm')}"
     )
@@ -88,15 +92,13 @@ def _output(path: str | None, screen: Screen) -> Generator[Emit]:
     if path is None:
         yield screen.emit
         return
-    target = Path(path)
     try:
-        with target.open("x", encoding="utf-8", newline="\n") as file:
+        with new_file(Path(path)) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as file:
             yield lambda line: print(json.dumps(line, ensure_ascii=False), file=file)
+            file.flush()
+            os.fsync(file.fileno())
     except FileExistsError as error:
         raise CommandError(f"{path}: there is something already; an export overwrites nothing") from error
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
 
 
 VERB: Final = Verb(

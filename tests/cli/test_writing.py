@@ -15,13 +15,14 @@ import pytest
 
 from partyroom._core.alarm_record import AlarmRecord
 from partyroom._core.instants import to_micros
+from partyroom.backends._file_view import FileView
 from partyroom.backends.file import FileBackend
 from partyroom.backends.memory import MemoryBackend
 from partyroom.examples.lmdb_backend import lmdb_backend
 from partyroom.protocols import StorageBackend
 from partyroom.recurrence import Every
 from partyroom.testing.faults import FaultyBackend
-from partyroom.types import KeyRange, RoomKey
+from partyroom.types import AlarmRow, KeyRange, RoomKey
 from tests.cli.command_line import ENCODE, NOW, Ran, StoredRoom, alarm, make_file, put, run
 
 ALICE, BOB, SEVEN = RoomKey("draft", "alice"), RoomKey("draft", "bob"), RoomKey("game", "7")
@@ -224,8 +225,24 @@ def test_an_export_overwrites_nothing(path: Path, tmp_path: Path) -> None:
 def test_an_export_that_fails_leaves_nothing(path: Path, tmp_path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE entries SET value = CAST(x'ff' AS TEXT)")
+    before = sorted(tmp_path.iterdir())
     ran = run("export", path, "-o", tmp_path / "x")
-    assert (2, False) == (ran.code, (tmp_path / "x").exists())
+    assert (2, before) == (ran.code, sorted(tmp_path.iterdir()))
+
+
+def test_an_export_of_a_file_that_somebody_began_to_write_to_leaves_nothing(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_alarms = FileView.room_alarms
+
+    async def look_and_write(view: FileView, room: RoomKey) -> Sequence[AlarmRow]:
+        os.utime(path, (1, 1))
+        return await room_alarms(view, room)
+
+    monkeypatch.setattr(FileView, "room_alarms", look_and_write)
+    ran = run("export", path, "-o", tmp_path / "x")
+    assert (2, f"partyroom export: {path} was written to while it was looked at; look again\n") == (ran.code, ran.err)
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_dump_comes_through_a_pipe(path: Path, tmp_path: Path) -> None:
