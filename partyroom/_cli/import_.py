@@ -19,6 +19,8 @@ from shutil import copyfileobj
 from tempfile import TemporaryFile
 from typing import Final, TextIO
 
+from anyio.lowlevel import checkpoint
+
 from partyroom._cli.dump import RoomContent, read_dump
 from partyroom._cli.progress import Progress
 from partyroom._cli.screen import OK, CommandError, Screen
@@ -67,6 +69,8 @@ async def _check(backend: StorageBackend, file: TextIO, arguments: Namespace, sc
     with Progress(screen, "checking rooms") as progress:
         for content in read_dump(file):
             total += 1
+            # A dump may be large, and a store that answers at once gives Ctrl-C no chance.
+            await checkpoint()
             if not arguments.replace and await _is_there(backend, content.room):
                 in_the_way.append(content.room)
             progress.step()

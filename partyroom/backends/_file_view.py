@@ -21,6 +21,8 @@ from types import TracebackType
 from typing import Any, Final, NoReturn, Self, final
 
 import attrs
+from anyio import get_current_task
+from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
 from partyroom.backends._sqlite_faults import faults_of
@@ -194,10 +196,27 @@ class FileView(StorageBackend):
     async def faults(self, on_progress: Callable[[], None]) -> Sequence[str]:
         """Look for damage in the whole file; give a line for each fault. Takes a second for some hundred megabytes.
 
-        ``on_progress`` is called about every millisecond meanwhile.
+        ``on_progress`` is called about every millisecond meanwhile, and a cancelled look ends soon after that.
         """
-        # An answer other than none would end the look.
-        self._open().connection.set_progress_handler(on_progress, STEP)
+        task = get_current_task()
+        connection = self._open().connection
+
+        def go_on() -> bool:
+            on_progress()
+            # True ends the look.
+            return task.has_pending_cancellation()
+
+        connection.set_progress_handler(go_on, STEP)
+        try:
+            return self._faults()
+        except BackendError:
+            # What ended the look, if it was cancelled; not ``checkpoint_if_cancelled``, which is blind to asyncio's own way.
+            await checkpoint()
+            raise
+        finally:
+            connection.set_progress_handler(None, 0)
+
+    def _faults(self) -> list[str]:
         found = [str(fault) for (fault,) in self._rows(f"PRAGMA integrity_check({FAULTS})") if fault != "ok"]
         for what, where in _MISFITS.items():
             ((count,),) = self._rows(f"SELECT count(*) FROM {where}")  # noqa: S608 - constants only

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import pytest
 
+from partyroom.backends import _file_view
 from partyroom.backends._file_view import FileFacts, FileView
 from partyroom.backends._sqlite_schema import VERSION
 from partyroom.backends.file import FileBackend
@@ -81,6 +83,15 @@ async def test_a_link_to_a_file_shows_what_the_file_does(path: Path, tmp_path: P
         async with FileView(link) as view:
             assert await answers(backend) == await answers(view)
             assert os.getpid() == (await view.facts()).owner
+
+
+async def test_a_look_for_faults_can_be_cancelled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_file_view, "STEP", 1)
+    async with FileView(path) as view:
+        with anyio.CancelScope() as scope:
+            await view.faults(scope.cancel)
+        assert scope.cancelled_caught
+        assert [] == await view.faults(lambda: None), "and the file can be looked at as before"
 
 
 async def test_looking_at_a_file_at_rest_touches_nothing(path: Path) -> None:

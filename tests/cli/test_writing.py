@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -22,6 +22,7 @@ from partyroom.examples.lmdb_backend import lmdb_backend
 from partyroom.protocols import StorageBackend
 from partyroom.recurrence import Every
 from partyroom.testing.faults import FaultyBackend
+from partyroom.testing.recording import RecordingBackend
 from partyroom.types import AlarmRow, KeyRange, RoomKey
 from tests.cli.command_line import ENCODE, NOW, Ran, StoredRoom, alarm, make_file, put, run
 
@@ -213,6 +214,24 @@ def test_what_is_exported_is_told_beside_the_lines(path: Path) -> None:
 )
 def test_a_party_or_a_room_is_exported_alone(path: Path, which: list[str], rooms: int) -> None:
     assert rooms == run("export", path, *which).facts[-1]["end"]["rooms"]
+
+
+RECORDED: list[RecordingBackend] = []
+
+
+def recording(name: str) -> StorageBackend:
+    RECORDED.append(RecordingBackend(memory(name)))
+    return RECORDED[-1]
+
+
+def test_an_export_holds_few_large_values_at_a_time(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "rooms.db", StoredRoom(ALICE, {f"{key:03}": "x" * 300_000 for key in range(150)}))
+    there = ["--backend", f"{__name__}:recording"]
+    assert 0 == run("import", tmp_path, *there, given=run("export", path).out).code
+    RECORDED.clear()
+    dump = run("export", tmp_path, "draft", *there).out
+    assert run("export", path).out == dump
+    assert 64 >= max(len(cast("list[object]", scan.result)) for scan in RECORDED[-1].of("scan"))
 
 
 def test_an_export_overwrites_nothing(path: Path, tmp_path: Path) -> None:
