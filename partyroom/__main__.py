@@ -2,8 +2,8 @@
 
 Owns what a process has and nobody else: its arguments, its streams, its clock, its chance, its exit code.
 
-Promises that text which the terminal cannot show ends no command, and that a reader who leaves early (``| head``) ends
-it without a word.
+Promises that text which the terminal cannot show ends no command, nor does a stream that is closed; and that a reader
+who leaves early (``| head``) ends it without a word.
 
 Must never decide anything.
 """
@@ -15,6 +15,7 @@ import shutil
 import sys
 from functools import partial
 from io import TextIOWrapper
+from pathlib import Path
 from random import Random  # noqa: TID251 - here chance comes in
 from typing import Final
 
@@ -28,6 +29,7 @@ SIGPIPE: Final = 141
 
 def run() -> int:
     """Run the command that this process was started with, and give its exit code."""
+    _open_streams()
     for stream, encoding, errors in (
         (sys.stdout, None, "backslashreplace"),
         (sys.stderr, None, "backslashreplace"),
@@ -41,6 +43,13 @@ def run() -> int:
         # What is left in the buffer would be tried again at the interpreter's end, and complained of.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SIGPIPE
+
+
+def _open_streams() -> None:
+    """Give a process that was started without one of its streams an empty one in its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
 
 
 def _screen() -> Screen:

@@ -18,7 +18,7 @@ from partyroom._cli.listing import list_options, show_list
 from partyroom._cli.screen import OK, Screen
 from partyroom._cli.sights import ALARMS, Sight, sight
 from partyroom._cli.stores import view_of
-from partyroom._cli.verb import LOOKS, Verb, file_option, on_loop
+from partyroom._cli.verb import LOOKS, Verb, file_option, name_option, on_loop
 from partyroom._cli.walk import each_due, each_parked
 from partyroom._core.instants import to_micros
 from partyroom.backends._file_view import FileView
@@ -29,7 +29,7 @@ __all__ = ["VERB"]
 def alarms_options(parser: ArgumentParser) -> None:
     """Take which alarms are listed, and how."""
     file_option(parser)
-    parser.add_argument("--party", metavar="NAME", help="only alarms of this party")
+    parser.add_argument("--party", type=name_option, metavar="NAME", help="only alarms of this party")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--late", action="store_true", help="only those whose time has come")
     which.add_argument("--failed", action="store_true", help="only those whose handler has raised for the last time")

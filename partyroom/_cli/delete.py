@@ -15,7 +15,7 @@ from typing import Final
 from partyroom._cli.screen import FOUND, OK, Screen
 from partyroom._cli.stores import backend_option, writer_of
 from partyroom._cli.text import counted
-from partyroom._cli.verb import STOPPED, Verb, alarm_option, file_option, on_loop, room_options
+from partyroom._cli.verb import STOPPED, Verb, alarm_option, file_option, name_option, on_loop, room_options
 from partyroom._cli.walk import each_entry
 from partyroom._cli.writing import Change, write
 from partyroom.protocols import StorageBackend
@@ -29,7 +29,7 @@ def delete_options(parser: ArgumentParser) -> None:
     file_option(parser)
     room_options(parser)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--key", metavar="KEY", help="delete only the value of this key")
+    what.add_argument("--key", type=name_option, metavar="KEY", help="delete only the value of this key")
     alarm_option(what, "delete only this alarm")
     backend_option(parser)
 

@@ -23,7 +23,7 @@ from partyroom._cli.progress import Progress
 from partyroom._cli.screen import OK, CommandError, Screen
 from partyroom._cli.stores import backend_option, parties_of, store_of
 from partyroom._cli.text import counted
-from partyroom._cli.verb import LOOKS, Verb, file_option, on_loop, path_option
+from partyroom._cli.verb import LOOKS, Verb, file_option, name_option, on_loop, path_option
 from partyroom._cli.walk import each_entry, each_room
 from partyroom.backends._file_view import FileView
 from partyroom.backends._new_file import new_file
@@ -38,8 +38,8 @@ Emit: TypeAlias = Callable[[Mapping[str, object]], None]
 def export_options(parser: ArgumentParser) -> None:
     """Take what is exported, and where to."""
     file_option(parser)
-    parser.add_argument("party", metavar="PARTY", nargs="?", help="only rooms of this party")
-    parser.add_argument("id", metavar="ID", nargs="?", help="only this room")
+    parser.add_argument("party", type=name_option, metavar="PARTY", nargs="?", help="only rooms of this party")
+    parser.add_argument("id", type=name_option, metavar="ID", nargs="?", help="only this room")
     parser.add_argument(
         "-o", "--output", type=path_option, metavar="DUMP", help="where to write, instead of to the screen"
     )

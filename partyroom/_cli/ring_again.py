@@ -19,7 +19,7 @@ from partyroom._cli.screen import FOUND, OK, CommandError, Screen
 from partyroom._cli.sights import sight
 from partyroom._cli.stores import backend_option, parties_of, view_of, writer_of
 from partyroom._cli.text import counted
-from partyroom._cli.verb import STOPPED, Verb, alarm_option, file_option, on_loop
+from partyroom._cli.verb import STOPPED, Verb, alarm_option, file_option, name_option, on_loop
 from partyroom._cli.walk import each_parked
 from partyroom._cli.writing import Change, write
 from partyroom._core.alarm_life import ring_again as made_due
@@ -33,8 +33,10 @@ __all__ = ["VERB"]
 def ring_again_options(parser: ArgumentParser) -> None:
     """Take which alarms ring again."""
     file_option(parser)
-    parser.add_argument("party", metavar="PARTY", nargs="?", help="only the failed alarms of this party")
-    parser.add_argument("id", metavar="ID", nargs="?", help="only those of this room")
+    parser.add_argument(
+        "party", type=name_option, metavar="PARTY", nargs="?", help="only the failed alarms of this party"
+    )
+    parser.add_argument("id", type=name_option, metavar="ID", nargs="?", help="only those of this room")
     alarm_option(parser, "only this alarm of the room, also if it is paused or has not rung yet")
     backend_option(parser)
 

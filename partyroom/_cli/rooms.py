@@ -23,7 +23,7 @@ from partyroom._cli.sights import iso
 from partyroom._cli.stores import view_of
 from partyroom._cli.table import Column
 from partyroom._cli.text import moment, relative
-from partyroom._cli.verb import LOOKS, Verb, file_option, on_loop
+from partyroom._cli.verb import LOOKS, Verb, file_option, name_option, on_loop
 from partyroom._cli.walk import each_room
 from partyroom.backends._file_view import FileView
 from partyroom.types import RoomKey
@@ -52,8 +52,8 @@ class RoomSight:
 def rooms_options(parser: ArgumentParser) -> None:
     """Take which rooms are listed, and how."""
     file_option(parser)
-    parser.add_argument("--party", metavar="NAME", help="only rooms of this party")
-    parser.add_argument("--prefix", metavar="TEXT", default="", help="only rooms whose ids begin so")
+    parser.add_argument("--party", type=name_option, metavar="NAME", help="only rooms of this party")
+    parser.add_argument("--prefix", type=name_option, metavar="TEXT", default="", help="only rooms whose ids begin so")
     list_options(parser)
 
 

@@ -24,7 +24,7 @@ from partyroom._cli.sights import ALARMS, Sight, sight
 from partyroom._cli.stores import codec_of, codec_option, view_of
 from partyroom._cli.table import Column
 from partyroom._cli.text import counted, cut
-from partyroom._cli.verb import LOOKS, Verb, file_option, on_loop, room_options
+from partyroom._cli.verb import LOOKS, Verb, file_option, name_option, on_loop, room_options
 from partyroom._cli.walk import each_entry
 from partyroom.backends._file_view import FileView
 from partyroom.errors import DecodeError
@@ -58,7 +58,9 @@ def show_options(parser: ArgumentParser) -> None:
     """Take which room is shown, and how its values are read."""
     file_option(parser)
     room_options(parser)
-    parser.add_argument("--key", metavar="KEY", help="show the whole value of this key, and nothing else")
+    parser.add_argument(
+        "--key", type=name_option, metavar="KEY", help="show the whole value of this key, and nothing else"
+    )
     codec_option(parser)
     list_options(parser)
 

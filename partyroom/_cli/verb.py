@@ -9,7 +9,7 @@ Must never know which verbs there are.
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -17,8 +17,19 @@ import attrs
 from anyio import run
 
 from partyroom._cli.screen import Screen
+from partyroom._core.tagged_json import has_utf8
 
-__all__ = ["LOOKS", "STOPPED", "Verb", "alarm_option", "file_option", "on_loop", "path_option", "room_options"]
+__all__ = [
+    "LOOKS",
+    "STOPPED",
+    "Verb",
+    "alarm_option",
+    "file_option",
+    "name_option",
+    "on_loop",
+    "path_option",
+    "room_options",
+]
 
 LOOKS: Final = "It only reads, and may be used while a program runs on the file."
 STOPPED: Final = "No program may run on the store meanwhile."
@@ -28,7 +39,17 @@ STOPPED: Final = "No program may run on the store meanwhile."
 class OptionGroup(Protocol):
     """What options can be added to: a parser, or a group of one."""
 
-    def add_argument(self, flag: str, /, *, nargs: str, const: str, metavar: str, help: str) -> object:  # noqa: A002 - argparse's word
+    def add_argument(
+        self,
+        flag: str,
+        /,
+        *,
+        type: Callable[[str], str],  # noqa: A002 - argparse's word
+        nargs: str,
+        const: str,
+        metavar: str,
+        help: str,  # noqa: A002 - argparse's word
+    ) -> object:
         """Add one option."""
         ...
 
@@ -68,12 +89,20 @@ def path_option(text: str) -> str | None:
     return None if text == "-" else text
 
 
+def name_option(text: str) -> str:
+    """Give a stored name as a person types it; refuses bytes that are no text, for which a store has no form."""
+    if not has_utf8(text):
+        raise ArgumentTypeError(f"{text!r} has no UTF-8 form")
+    return text
+
+
 def room_options(parser: ArgumentParser) -> None:
     """Take the name of one room."""
-    parser.add_argument("party", metavar="PARTY", help="the name of the room's party")
-    parser.add_argument("id", metavar="ID", help="the room's id")
+    parser.add_argument("party", type=name_option, metavar="PARTY", help="the name of the room's party")
+    parser.add_argument("id", type=name_option, metavar="ID", help="the room's id")
 
 
 def alarm_option(parser: OptionGroup, what: str) -> None:
     """Take the name of one alarm; without a name it is the one that has none."""
-    parser.add_argument("--alarm", nargs="?", const="", metavar="NAME", help=f"{what}; without NAME the unnamed one")
+    told = f"{what}; without NAME the unnamed one"
+    parser.add_argument("--alarm", type=name_option, nargs="?", const="", metavar="NAME", help=told)

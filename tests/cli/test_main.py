@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
+from typing import TextIO
 
 import pytest
+from typing_extensions import override
 
 from partyroom import __main__
+from partyroom._cli import import_
+from partyroom._cli.dump import RoomContent
 from partyroom._cli.main import PROGRAM, VERBS
 from partyroom._cli.screen import INTERRUPTED
+from partyroom._cli.walk import PAGE
 from partyroom.types import RoomKey
-from tests.cli.command_line import StoredRoom, make_file, run
+from tests.cli.command_line import StoredRoom, alarm, make_file, run
 
+HOUR = timedelta(hours=1)
 NAMES = [verb.name for verb in VERBS]
 
 
@@ -50,6 +58,9 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["rooms", "x", "--limit", "0"], "argument --limit: invalid positive value: '0'"),
         (["rooms", "x", "--limit", "many"], "argument --limit: invalid positive value: 'many'"),
         (["alarms", "x", "--late", "--failed"], "not allowed with argument --late"),
+        (["show", "x", "p\udcff", "r"], r"argument PARTY: 'p\udcff' has no UTF-8 form"),
+        (["rooms", "x", "--prefix", "\udcff"], r"argument --prefix: '\udcff' has no UTF-8 form"),
+        (["delete", "x", "p", "r", "--alarm", "\udcff"], r"argument --alarm: '\udcff' has no UTF-8 form"),
     ],
 )
 def test_what_makes_no_sense_is_told_with_exit_code_2(
@@ -121,7 +132,76 @@ def test_what_ends_a_command_gives_its_exit_code(
     assert told == capsys.readouterr().err
 
 
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Give a way to run a command at which a person presses Ctrl-C when its first line comes; it gives the code and the output."""
+
+    class Interrupting(StringIO):
+        """A stream whose reader presses Ctrl-C at its first word."""
+
+        @override
+        def write(self, text: str) -> int:
+            if not self.getvalue():
+                signal.raise_signal(signal.SIGINT)
+            return super().write(text)
+
+    def run_it(*arguments: object) -> tuple[int, str]:
+        out = Interrupting()
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "argv", ["partyroom", *map(str, arguments)])
+        return __main__.run(), out.getvalue()
+
+    # Whoever runs the tests may want to hear nothing of it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield run_it
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("command", ["rooms", "export", "alarms"])
+def test_ctrl_c_ends_a_long_look_soon(
+    interrupted: Callable[..., tuple[int, str]], tmp_path: Path, command: str
+) -> None:
+    rooms = (RoomKey("p", f"{number}") for number in range(1200))
+    path = make_file(tmp_path / "rooms.db", *(StoredRoom(room, {"k": 1}, [alarm(room, HOUR)]) for room in rooms))
+    json = [] if command == "export" else ["--json"]
+    code, out = interrupted(command, path, *json)
+    assert (INTERRUPTED, True) == (code, out.count("\n") <= PAGE)
+
+
+def test_ctrl_c_ends_the_look_at_a_long_dump_soon(
+    interrupted: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = [RoomContent(RoomKey("p", f"{number}")) for number in range(9)]
+    looked_at: list[RoomContent] = []
+
+    def read_and_press(_file: TextIO) -> Iterator[RoomContent]:
+        for room in rooms:
+            if not looked_at:
+                signal.raise_signal(signal.SIGINT)
+            looked_at.append(room)
+            yield room
+
+    monkeypatch.setattr(import_, "read_dump", read_and_press)
+    (tmp_path / "dump").touch()
+    assert (INTERRUPTED, "") == interrupted("import", tmp_path / "new.db", tmp_path / "dump", "--replace")
+    assert rooms[:1] == looked_at
+
+
 # --- the streams -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+def test_a_stream_that_is_closed_ends_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str) -> None:
+    dump = tmp_path / "dump"
+    path = make_file(tmp_path / "rooms.db", StoredRoom(RoomKey("p", "r"), {"k": 1}))
+    monkeypatch.setattr(sys, stream, None)
+    for arguments in (["export", path, "-o", dump], ["import", tmp_path / "new.db", dump], ["check", path]):
+        monkeypatch.setattr(sys, "argv", ["partyroom", *map(str, arguments)])
+        assert 0 == __main__.run()
+    monkeypatch.setattr(sys, "argv", ["partyroom", "import", str(path)])
+    if stream == "stdin":
+        assert 2 == __main__.run(), "what comes through no pipe is no dump"
+    getattr(sys, stream).close()
 
 
 @pytest.fixture
