@@ -13,7 +13,7 @@ Must never outlive its run: a runtime that is entered again gets a new engine.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from logging import Logger
 from random import Random  # noqa: TID251 - the type of what is given
@@ -399,8 +399,14 @@ class Engine(Keeper):
 
     def describe_connections(self) -> list[str]:
         """Say who is connected, a line for each room."""
-        found = {room.key: room.connections for room in self._rooms.values()} | self._connections
-        return [f"{key}: connected clients: {len(each)}" for key, each in found.items() if len(each)]
+        return [f"{each.key}: connected clients: {len(each)}" for each in self._all_connections() if len(each)]
+
+    def all_connections(self) -> list[RoomConnection]:
+        """Give the open connections of all rooms, awake or asleep."""
+        return [connection for each in self._all_connections() for connection in each.select()]
+
+    def _all_connections(self) -> Iterable[Connections]:
+        return ({room.key: room.connections for room in self._rooms.values()} | self._connections).values()
 
     def pending_timers(self) -> list[tuple[datetime, Timer]]:
         """Give what waits on the clock in memory: when (wall time, if nobody corrects it), and what it is."""

@@ -88,6 +88,16 @@ class Inbox:
         messages, self._messages, self._bytes = self._messages, None, 0
         return list(messages or ())
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a task waits for a message."""
+        return self._receiver is not None and not self._receiver.done
+
+    def fail(self, error: Exception) -> None:
+        """Have the task that waits for a message raise, and keep whatever comes; for the testing kit."""
+        if self._receiver is not None:
+            self._receiver.fail(error)
+
     async def get(self) -> str | bytes:
         """Wait for the next message, or raise why there will be none."""
         while (message := self.pop()) is None:

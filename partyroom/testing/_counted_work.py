@@ -22,6 +22,7 @@ from partyroom._core.instants import from_micros
 from partyroom._core.units import Event
 from partyroom._engine import Engine
 from partyroom._room_runner import RoomRunner
+from partyroom.connections import RoomConnection
 from partyroom.runtime import Runtime
 from partyroom.testing._waiting_places import waiting_place
 from partyroom.testing.timers import Pending
@@ -69,8 +70,16 @@ class CountedWork(Protocol):
         """Say whether code of the host waits for something of this."""
         ...
 
-    def calls_that_sleep(self) -> list[Event]:
-        """Give what code of the host has called and waits for, if a room sleeps on the clock."""
+    def awaited_calls(self) -> list[Event]:
+        """Give what code of the host has called and waits for."""
+        ...
+
+    def awaited_inboxes(self) -> list[RoomConnection]:
+        """Give the connections on which code of the host waits for a message."""
+        ...
+
+    def sleeps(self) -> bool:
+        """Say whether a room sleeps on the clock."""
         ...
 
     def when_awaited(self, call: Callable[[], None] | None) -> None:
@@ -164,9 +173,18 @@ class RuntimeWork(CountedWork):
         return engine is not None and engine.work.hosts > 0
 
     @override
-    def calls_that_sleep(self) -> list[Event]:
+    def sleeps(self) -> bool:
+        return any(timer.kind == "sleep" for _, timer in self.pending_timers())
+
+    @override
+    def awaited_inboxes(self) -> list[RoomConnection]:
         engine = self._engine()
-        if engine is None or not any(timer.kind == "sleep" for _, timer in engine.pending_timers()):
+        return [] if engine is None else [each for each in engine.all_connections() if each.inbox.is_awaited]
+
+    @override
+    def awaited_calls(self) -> list[Event]:
+        engine = self._engine()
+        if engine is None:
             return []
         events = (event for room in engine.all_awake() for event in room.unfinished())
         return [each for each in events if each.kind in ASKED and each.caller is None and _is_waited_for(each)]
@@ -251,6 +269,14 @@ class AllWork:
         for work in self._parts.values():
             work.when_awaited(call)
 
+    def awaited_calls(self) -> list[Event]:
+        """Give what code of a host has called and waits for."""
+        return [event for work in self._parts.values() for event in work.awaited_calls()]
+
     def calls_that_sleep(self) -> list[Event]:
         """Give what code of a host has called and waits for, where a room sleeps on the clock."""
-        return [event for work in self._parts.values() for event in work.calls_that_sleep()]
+        return [event for work in self._parts.values() if work.sleeps() for event in work.awaited_calls()]
+
+    def awaited_inboxes(self) -> list[RoomConnection]:
+        """Give the connections on which code of a host waits for a message."""
+        return [connection for work in self._parts.values() for connection in work.awaited_inboxes()]

@@ -23,7 +23,7 @@ from partyroom._core.units import Event
 from partyroom._native import Loop, OneShot, current_loop
 from partyroom._services import Probe
 from partyroom.errors import RuntimeClosedError
-from partyroom.protocols import Clock
+from partyroom.testing.fake_clock import FakeClock
 from partyroom.testing.log import LoggedEvent, RoomError
 from partyroom.types import RoomKey
 
@@ -38,7 +38,7 @@ others finish all they had in hand."""
 class HarnessProbe(Probe):
     """Looks on for one harness."""
 
-    def __init__(self, clock: Clock, *, sleeps_at_once: bool, stir: Random | None) -> None:
+    def __init__(self, clock: FakeClock, *, sleeps_at_once: bool, stir: Random | None) -> None:
         self._clock = clock
         self._sleeps_at_once = sleeps_at_once
         self._stir = stir
@@ -66,6 +66,7 @@ class HarnessProbe(Probe):
 
     @override
     def event_began(self, event: Event, /) -> None:
+        self._clock.event_went_on()
         if event.parent is not None:
             # It is part of the event that it is nested in, which stands in the log.
             return
@@ -73,6 +74,7 @@ class HarnessProbe(Probe):
 
     @override
     def event_ended(self, event: Event, /) -> None:
+        self._clock.event_went_on()
         began = self._begun.pop(event, None)
         if began is not None and self._is_looking:
             outcome = "ok" if event.error is None else type(event.error).__name__

@@ -14,13 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import final
+from typing import Final, final
 
 from anyio import move_on_after  # noqa: TID251 - real time, on purpose: it says when the given one stands still
 
 from partyroom._native import Loop
 
 __all__ = ["StallWatch", "StandstillWatch"]
+
+LOOKS: Final = 5
+"""In how many looks a standstill is seen: a loop that a debugger held up has missed one of them, and the others are to come."""
 
 
 @final
@@ -78,14 +81,20 @@ class StandstillWatch:
             self._plan(loop)
 
     def _plan(self, loop: Loop) -> None:
-        loop.call_later(self._patience, partial(self._look, loop, self._steps()))
+        self._look_later(loop, self._steps(), LOOKS)
 
-    def _look(self, loop: Loop, seen: int) -> None:
+    def _look_later(self, loop: Loop, seen: int, looks: int) -> None:
+        loop.call_later(self._patience / LOOKS, partial(self._look, loop, seen, looks - 1))
+
+    def _look(self, loop: Loop, seen: int, looks: int) -> None:
         if self._loop is not loop:
             # A clock may outlive its loop, and this is the old one.
             return
         if self._steps() != seen:
             self._plan(loop)
+            return
+        if looks:
+            self._look_later(loop, seen, looks)
             return
         self._loop = None
         self._give_up()

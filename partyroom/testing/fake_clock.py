@@ -6,8 +6,9 @@ next one is.
 Promises that time never moves while the runtimes it is attached to have work in
 flight, that sleepers wake one at a time in the order (due, room, name), each
 seeing its own due time as now, and that a wait for something real is an error
-which names it instead of a wrong jump or a hang, and so is a call that waits for
-time which nobody lets pass.
+which names it instead of a wrong jump or a hang, and so is a test that awaits what
+no room will give: a call that does not end, a message that does not come, time
+which nobody lets pass.
 
 Must never guess from the event loop whether anything is going on: it asks the
 runtimes, which count.
@@ -48,8 +49,8 @@ class FakeClock(Clock):
 
     Hand it to a runtime, and :meth:`attach` that runtime; a :class:`~partyroom.testing.Harness` does both. ``start`` is
     the first wall time. Work in flight that does not go on for ``stall_timeout`` real seconds is a
-    :class:`ClockStalledError`, and so is, unless ties are shuffled, a call whose room sleeps on this clock while nobody
-    moves it. A room for which more than ``max_timers`` timers ring without time going on is an
+    :class:`ClockStalledError`, and so is, unless ties are shuffled, a call or a client's ``receive`` that is awaited as
+    long while nothing goes on and nobody moves this clock. A room for which more than ``max_timers`` timers ring without time going on is an
     :class:`EndlessTimersError`. Of what is due at one instant, the order is (room, kind, name), or with
     ``ties="shuffle"`` any order that ``seed`` decides.
     """
@@ -80,10 +81,17 @@ class FakeClock(Clock):
         self._watch = StallWatch(stall_timeout, self._describe, self._stalled)
         # It may wake a task of its own, which an order that a seed decides must not depend on.
         self._standstill = (
-            StandstillWatch(stall_timeout, lambda: self._watch.steps, self._give_up_calls) if ties == "key" else None
+            StandstillWatch(stall_timeout, lambda: self._watch.steps + self._events, self._give_up_waits)
+            if ties == "key"
+            else None
         )
         self._moving: Lock | None = None
         self._changed: OneShot[None] | None = None
+        self._events = 0
+        """How often an event of a room has begun or ended, or code of the test has begun to wait for one.
+
+        Counted apart: rooms that call each other for ever do go on, and a test that settles is to hear of it.
+        """
         self.fired: list[Fired] = []
         """Who was woken, in order, since the beginning."""
 
@@ -167,6 +175,20 @@ class FakeClock(Clock):
         """Let a runtime no longer hold time back; harmless if it never did."""
         self._work.detach(key)
 
+    def event_went_on(self) -> None:
+        """Hear that an event of a room has begun or ended: whoever waits in the test may still be answered."""
+        self._events += 1
+
+    def watch_waits(self) -> None:
+        """Watch whoever waits for a room from now on, until the runtimes that are attached now end."""
+        self._work.when_awaited(self._test_waits)
+
+    def _test_waits(self) -> None:
+        self._events += 1
+        if self._standstill is not None:
+            self._standstill.begin(self._here())
+        self._change()
+
     def _describe(self) -> list[str]:
         return self._work.describe() or ["a task that slept on the clock was woken, and has not gone on"]
 
@@ -226,19 +248,30 @@ class FakeClock(Clock):
         )
         return ClockStalledError(message)
 
-    def _give_up_calls(self) -> None:
-        """Tell a test that awaits a call, whose room sleeps on this clock, that nobody lets time pass: it would hang."""
-        if self._woken or not self._work.is_idle() or (self._moving is not None and self._moving.locked()):
+    def _give_up_waits(self) -> None:
+        """Tell a test that awaits what no room will give it: it would hang."""
+        if self._woken or (self._moving is not None and self._moving.locked()):
+            # Who moves time looks for himself whether anything goes on.
             return
-        calls = self._work.calls_that_sleep()
-        waits = "\n  ".join(map(str, self.pending())) if calls else ""
-        for event in calls:
-            message = (
-                f"time stands still: expected {event} to end, and nobody has let time pass for {self.patience:g} real "
-                f"seconds at {self.now().isoformat()} (virtual): do so in another task, or make the call inside "
-                f"`async with harness.auto()`\n pending:\n  {waits}"
-            )
-            event.reply.fail(ClockStalledError(message))
+        if not self._work.is_idle():
+            for event in self._work.awaited_calls():
+                event.reply.fail(self._stalled())
+            for connection in self._work.awaited_inboxes():
+                connection.inbox.fail(self._stalled())
+            return
+        for event in self._work.calls_that_sleep():
+            event.reply.fail(self._stands_still(f"{event} to end", "make the call"))
+        for connection in self._work.awaited_inboxes():
+            connection.inbox.fail(self._stands_still(f"a message for {connection}", "receive it"))
+
+    def _stands_still(self, expected: str, how: str) -> ClockStalledError:
+        waits = "\n  ".join(map(str, self.pending())) or "nothing"
+        message = (
+            f"time stands still: expected {expected}, and nobody has let time pass for {self.patience:g} real "
+            f"seconds at {self.now().isoformat()} (virtual): do so in another task, or {how} inside "
+            f"`async with harness.auto()`\n pending:\n  {waits}"
+        )
+        return ClockStalledError(message)
 
     async def advance(self, duration: timedelta) -> None:
         """Let time pass: settle, then wake whatever is due on the way, up to and including the end, settling after each.
@@ -397,7 +430,7 @@ class FakeClock(Clock):
         That is: for a reply, a message, or on this clock. While it waits for anything else, time stands still. Raises
         :class:`EndlessTimersError` out of the block if more than ``limit`` of virtual time passes.
         """
-        self._work.when_awaited(self._change)
+        self.watch_waits()
         try:
             async with create_task_group() as tasks:
                 tasks.start_soon(self._move_on_demand, self._line.monotonic + length_micros(limit), limit)
@@ -408,8 +441,6 @@ class FakeClock(Clock):
         except BaseExceptionGroup as group:
             # The body's own error leaves as it is, and so does the mover's.
             raise (group.exceptions[0] if len(group.exceptions) == 1 else group) from None
-        finally:
-            self._work.when_awaited(None)
 
     async def _move_on_demand(self, target: int, limit: timedelta) -> None:
         while True:

@@ -147,6 +147,7 @@ class Harness:
         self._clients = []
         self._probe.look_on()
         engine = await self._held.begin()
+        self.clock.watch_waits()
         await self._work.learn_alarms(engine, rings=self._rings)
         if self._alarms is not None and self._rings:
             await self._alarms.ready.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -524,15 +525,17 @@ def test_a_standstill_is_one_look_at_which_nothing_has_gone_on_since_the_one_bef
     watch = StandstillWatch(5.0, lambda: steps[0], lambda: given_up.append(steps[0]))
 
     def look() -> None:
+        # Several, so that a loop that a debugger has held up misses one, and what was waiting has its turn before the last.
         seconds, call = first.looks.pop()
-        assert (5.0, []) == (seconds, first.looks)
+        assert (1.0, []) == (seconds, first.looks)
         call()
 
     watch.begin(first)
     watch.begin(first)
     steps[0] = 1
-    look()
-    assert [] == given_up
+    for _ in range(5):
+        look()
+        assert [] == given_up
     look()
     assert ([1], []) == (given_up, first.looks)
     # Begun anew; what an old loop has planned means nothing in the next one.
@@ -541,6 +544,81 @@ def test_a_standstill_is_one_look_at_which_nothing_has_gone_on_since_the_one_bef
     watch.begin(second)
     look()
     assert [1] == given_up
+
+
+class Reminder(Room):
+    async def hang(self) -> None:
+        await anyio.sleep_forever()
+
+    async def remind(self) -> None:
+        await self.ctx.storage.set_alarm(SECOND)
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        self.ctx.broadcast("remember")
+
+
+async def test_a_call_that_waits_for_what_no_clock_brings_says_where_instead_of_hanging() -> None:
+    with pytest.raises(ClockStalledError) as caught:
+        async with Harness({"reminder": Reminder}, clock=FakeClock(stall_timeout=0.05)) as harness:
+            await harness.parties["reminder"].get("a").call(Reminder.hang)
+    assert "time cannot move" in str(caught.value)
+    assert "reminder/a Reminder.hang has run for 0:00:00 (virtual), and waits at test_fake_clock.py:" in str(
+        caught.value
+    )
+
+
+async def test_a_message_that_time_would_bring_is_missed_by_name_instead_of_for_ever() -> None:
+    async with Harness({"reminder": Reminder}, clock=FakeClock(stall_timeout=0.05)) as harness:
+        room = harness.parties["reminder"].get("a")
+        async with room.connect(id="ann") as client:
+            await room.call(Reminder.remind)
+            with pytest.raises(ClockStalledError) as caught:
+                await client.receive()
+            assert "expected a message for reminder/a connection 'ann', and nobody has let time pass" in str(
+                caught.value
+            )
+            assert "2030-01-01T00:00:01+00:00 reminder/a alarm" in str(caught.value)
+            # The connection itself is none the worse.
+            await harness.advance(SECOND)
+            assert "remember" == await client.receive()
+
+
+async def test_a_message_that_a_stuck_room_owes_is_missed_with_the_line_at_which_that_waits() -> None:
+    errors: list[Exception] = []
+
+    async def catch(wait: Callable[..., Awaitable[object]], *args: object) -> None:
+        try:
+            await wait(*args)
+        except ClockStalledError as error:
+            errors.append(error)
+
+    harness = Harness({"reminder": Reminder}, clock=FakeClock(stall_timeout=0.05))
+    await harness.open()
+    room = harness.parties["reminder"].get("a")
+    async with room.connect() as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(catch, room.call, Reminder.hang)
+        tasks.start_soon(catch, client.receive)
+    await harness.abandon()
+    assert ["and waits at test_fake_clock.py:" in str(error) for error in errors] == [True, True]
+
+
+async def test_a_message_is_waited_for_as_long_as_events_go_on() -> None:
+    async with Harness({"reminder": Reminder}, clock=FakeClock(stall_timeout=0.05)) as harness:
+        room = harness.parties["reminder"].get("a")
+        heard: list[str | bytes] = []
+
+        async def listen() -> None:
+            async with room.connect() as client:
+                heard.append(await client.receive())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            for _ in range(8):
+                await anyio.sleep(0.02)
+                assert [] == heard
+                await room.call(Reminder.remind)
+            await harness.advance(SECOND)
+        assert ["remember"] == heard
 
 
 async def test_a_stalled_alarm_is_named_with_the_line_at_which_it_waits() -> None:
