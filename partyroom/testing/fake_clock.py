@@ -50,9 +50,9 @@ class FakeClock(Clock):
     Hand it to a runtime, and :meth:`attach` that runtime; a :class:`~partyroom.testing.Harness` does both. ``start`` is
     the first wall time. Work in flight that does not go on for ``stall_timeout`` real seconds is a
     :class:`ClockStalledError`, and so is, unless ties are shuffled, a call or a client's ``receive`` that is awaited as
-    long while nothing goes on and nobody moves this clock. A room for which more than ``max_timers`` timers ring without time going on is an
-    :class:`EndlessTimersError`. Of what is due at one instant, the order is (room, kind, name), or with
-    ``ties="shuffle"`` any order that ``seed`` decides.
+    long while nothing goes on and nobody moves this clock. A room for which more than ``max_timers`` timers ring without
+    time going on is an :class:`EndlessTimersError`. Of what is due at one instant, the order is (room, kind, name), or
+    with ``ties="shuffle"`` any order that ``seed`` decides.
     """
 
     def __init__(
