@@ -291,7 +291,7 @@ async def _rest(host: Event, work: Work, turn: OneShot[None]) -> None:
 
     An event that is cut holds a token of its own until it has ended, since its code moves: not while it rests here.
     """
-    if host.rests or host.calls is None or len(host.calls) > 1:
+    if len(host.calls or ()) > 1:
         # Other branches of its code may move.
         await work.wait(turn)
         return

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
 from partyroom._native import current_loop
@@ -436,6 +437,25 @@ async def test_opening_and_leaving_are_seen_through_whatever_asyncio_itself_canc
         living.cancel()
         await asyncio.wait([living])
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("partyroom-")]
+
+
+async def test_an_opening_that_asyncio_itself_cancels_when_the_store_is_open_already_closes_it(
+    anyio_backend_name: str,
+) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("asyncio's own cancellations")
+
+    def names() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("partyroom-")]
+
+    opening = asyncio.ensure_future(ThreadedBackend(DictStore()).__aenter__())
+    # The reading thread begins when the writing one has opened the store.
+    while "partyroom-reader" not in names():
+        await checkpoint()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert [] == names()
 
 
 async def test_a_cancelled_commit_is_stored_all_the_same() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from partyroom import BackendError, RoomKey
+from partyroom import BackendError, CommitError, RoomKey
 from partyroom._committer import Committer
 from partyroom._core.units import Event
 from partyroom._native import current_loop
@@ -76,6 +76,18 @@ async def test_answers_that_are_none_make_each_commit_be_asked_for_again_alone()
     (error,) = two.heard
     assert isinstance(error, BackendError)
     assert "answered one commit with 'nonsense'" in str(error)
+
+
+async def test_several_events_that_are_refused_as_one_commit_are_asked_for_one_by_one() -> None:
+    refusal, later = CommitError("too much"), CommitError("too much alone")
+    bench, one, two = Bench([refusal, None], [None], [later]), Desk("one"), Desk("two")
+    for desk in (one, one, one, two):
+        bench.committer.add(desk, desk.event())
+    rest = bench.committer.begin()
+    assert rest is not None
+    await rest
+    assert [2, 1, 1] == bench.asked
+    assert ([1, later], [1]) == (one.heard, two.heard)
 
 
 async def test_what_gathered_while_a_turn_came_to_a_bad_end_has_a_worker_called_for_it() -> None:

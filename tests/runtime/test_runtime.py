@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio import to_thread
+from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
 from partyroom import Room, Runtime
@@ -162,6 +163,52 @@ async def test_at_the_deadline_of_closing_what_was_sealed_is_still_waited_for_an
     assert [[None]] == told
     text = "box/a: the runtime's closing waits for the backend, which has not answered a commit"
     assert [text] == [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+async def test_a_room_that_wakes_again_while_closing_waits_for_a_commit_is_left_its_instance() -> None:
+    starting, may_start = anyio.Event(), anyio.Event()
+
+    class Worker(Room):
+        async def on_start(self) -> None:
+            if self.ctx.id == "late" and closing:
+                starting.set()
+                await may_start.wait()
+
+        async def start(self) -> None:
+            self.ctx.start_soon(self.work)
+
+        async def work(self) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await (self.come_late() if self.ctx.id == "late" else self.write())
+
+        async def write(self) -> None:
+            await self.ctx.run(self.ctx.storage.put, "k", 1)
+
+        async def come_late(self) -> None:
+            await held.arrived()
+            async with anyio.create_task_group() as group:
+                group.start_soon(self.ctx.parties["worker"].get("late").call, Worker.tidy)
+                await starting.wait()
+                held.release()
+                # The closing goes on, and looks round.
+                for _ in range(10):
+                    await checkpoint()
+                may_start.set()
+
+        async def tidy(self) -> None:
+            await self.ctx.storage.put("tidied", True)
+
+    backend, closing = FaultyBackend(MemoryBackend()), list[bool]()
+    async with Runtime({"worker": Worker}, backend=backend) as runtime:
+        for name in ("early", "late"):
+            await runtime.parties["worker"].get(name).call(Worker.start)
+        held = backend.hold("commit")
+        closing.append(True)
+    async with Runtime({"worker": Worker}, backend=backend) as runtime:
+        assert {"tidied": True} == await runtime.parties["worker"].get("late").stored()
 
 
 async def test_a_runtime_that_cannot_start_closes_its_backend_and_may_be_entered_again(

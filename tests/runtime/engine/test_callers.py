@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -234,6 +235,30 @@ async def test_a_sender_who_is_cancelled_in_the_step_that_takes_his_message_has_
         await busy.holds(2)
         busy.gate.set()
         await sending.outcome()
+        assert ["one"] == await busy.room.call(Reader.read)
+
+
+async def test_a_sender_whom_asyncio_itself_cancels_in_the_step_that_takes_his_message_has_sent_it(
+    backend: FaultyBackend, anyio_backend_name: str
+) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("asyncio's own cancellations")
+    async with busy_reader(backend, places=1) as busy:
+
+        async def call_and_cancel_sender() -> None:
+            try:
+                await busy.room.call(nothing)
+            finally:
+                sending.cancel()
+
+        leaving = Caller(busy.group, call_and_cancel_sender)
+        await busy.holds(1)
+        sending = asyncio.ensure_future(busy.client.send("one"))
+        await busy.holds(2)
+        leaving.scope.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        busy.gate.set()
         assert ["one"] == await busy.room.call(Reader.read)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -305,6 +308,46 @@ async def test_a_caller_on_the_chain_who_is_cancelled_waits_for_what_runs_nested
     assert ["nested begins", "nested ends", "caller goes on"] == steps
 
 
+async def test_a_caller_who_waits_so_is_not_at_rest_while_another_branch_of_its_event_calls(
+    backend: FaultyBackend,
+) -> None:
+    steps: list[str] = []
+    seen: list[tuple[bool, bool]] = []
+    begun, gate = anyio.Event(), anyio.Event()
+
+    async def slow(room: Room) -> None:
+        begun.set()
+        await gate.wait()
+        steps.append("nested ends")
+
+    async def there(room: Room) -> None:
+        await box(room, "a").call(slow)
+
+    async def wait(room: Room) -> None:
+        await gate.wait()
+
+    async def begin(room: Room) -> None:
+        async with anyio.create_task_group() as group:
+            Caller(group, box(room, "c").call, wait)
+            call = Caller(group, box(room, "b").call, there)
+            await begun.wait()
+            call.scope.cancel()
+            event = awake(runtime, runtime.parties["box"].get("a")).running
+            assert event is not None
+            await until(lambda: event.turns)
+            for _ in range(10):
+                await checkpoint()
+            seen.append((event.rests, call.has_ended))
+            gate.set()
+            await call.outcome()
+            steps.append("caller goes on")
+
+    async with running({"box": Box}, backend) as runtime:
+        await runtime.parties["box"].get("a").call(begin)
+    assert [(False, False)] == seen
+    assert ["nested ends", "caller goes on"] == steps
+
+
 async def test_a_caller_who_is_cancelled_does_not_wait_for_what_came_back_along_another_call(
     backend: FaultyBackend,
 ) -> None:
@@ -395,30 +438,50 @@ async def test_who_leaves_while_he_waits_for_his_turn_is_forgotten_and_the_next_
         assert {"third": 1} == await room.stored()
 
 
-async def test_a_turn_that_was_given_to_somebody_who_leaves_at_that_moment_passes_on(backend: FaultyBackend) -> None:
-    begun, gate = anyio.Event(), anyio.Event()
+@pytest.mark.parametrize("natively", [False, True], ids=["by a scope", "by asyncio itself"])
+async def test_a_turn_that_was_given_to_somebody_who_leaves_at_that_moment_passes_on(
+    backend: FaultyBackend, natively: bool, anyio_backend_name: str
+) -> None:
+    if natively and anyio_backend_name != "asyncio":
+        pytest.skip("asyncio's own cancellations")
+    begun = anyio.Event()
+    leave: list[Callable[[], object]] = []
 
-    async def slow(room: Room) -> None:
+    def waiting() -> int:
+        host = awake(runtime, runtime.parties["box"].get("a")).running
+        assert host is not None
+        return len(host.turns or ())
+
+    async def come_first(room: Room) -> None:
         begun.set()
-        await gate.wait()
+        await until(lambda: waiting() == 2)
+
+    async def come_second(room: Room) -> None:
+        await begun.wait()
+        with anyio.CancelScope() as scope, suppress(asyncio.CancelledError):
+            leave.append(asyncio.current_task().cancel if natively else scope.cancel)  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+            await box(room, "a").call(put, "leaving", 1)
+
+    async def come_third(room: Room) -> None:
+        await begun.wait()
+        await until(lambda: waiting() == 1)
+        await box(room, "a").call(put, "staying", 1)
 
     async def there(room: Room) -> None:
         async with anyio.create_task_group() as group:
-            Caller(group, box(room, "a").call, slow)
-            await begun.wait()
-            callers = [Caller(group, box(room, "a").call, put, f"k{number}", 1) for number in range(2)]
-            host = awake(runtime, runtime.parties["box"].get("a"))
-            await until(lambda: host.running and host.running.turns and len(host.running.turns) == 2)
-            gate.set()
-            await until(lambda: host.running and host.running.nested and not host.running.nested.begun)
-            for caller in callers[:1]:
-                await caller.leave()
+            for come in (come_second, come_third):
+                group.start_soon(come, room)
+            await box(room, "a").call(come_first)
+            # In the very step in which the turn has passed on. A scope is told to be cancelled too late by then.
+            leave[0]()
 
     async def begin(room: Room) -> None:
         await box(room, "b").call(there)
 
     async with running({"box": Box}, backend) as runtime:
-        await runtime.parties["box"].get("a").call(begin)
+        room = runtime.parties["box"].get("a")
+        await room.call(begin)
+        assert {"staying"} == {*await room.stored()} - ({"leaving"} if not natively else set())
 
 
 async def test_a_call_that_has_not_begun_is_withdrawn_with_its_caller(backend: FaultyBackend) -> None:

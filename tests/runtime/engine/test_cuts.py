@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -377,7 +379,12 @@ async def test_nested_calls_that_wait_for_their_turn_when_the_event_is_cut_hear_
     assert 3 == len({id(error) for error in errors})
 
 
-async def test_a_nested_handler_that_fails_while_its_event_is_cut_tells_why_it_was_cut(backend: FaultyBackend) -> None:
+@pytest.mark.parametrize("failure", [ZeroDivisionError, asyncio.CancelledError])
+async def test_a_nested_handler_that_fails_while_its_event_is_cut_tells_why_it_was_cut(
+    backend: FaultyBackend, failure: type[BaseException], anyio_backend_name: str
+) -> None:
+    if failure is asyncio.CancelledError and anyio_backend_name != "asyncio":
+        pytest.skip("asyncio's own cancellations")
     errors: list[BaseException | None] = []
 
     class Chain(Room):
@@ -390,10 +397,9 @@ async def test_a_nested_handler_that_fails_while_its_event_is_cut_tells_why_it_w
             errors.append(caller.error)
 
         async def hang(self) -> None:
-            try:
+            with suppress(BaseException):
                 await anyio.sleep_forever()
-            finally:
-                raise ZeroDivisionError
+            raise failure
 
     async with running({"chain": Chain}, backend) as runtime, anyio.create_task_group() as group:
         room = runtime.parties["chain"].get("a")
@@ -403,6 +409,75 @@ async def test_a_nested_handler_that_fails_while_its_event_is_cut_tells_why_it_w
         assert isinstance(await caller.outcome(), RoomAbortedError)
         await runtime.wait_idle()
     assert isinstance(errors[0], RoomAbortedError)
+
+
+async def test_a_nested_call_whose_turn_has_just_come_when_its_event_is_cut_hears_why_and_never_runs(
+    backend: FaultyBackend,
+) -> None:
+    begun = anyio.Event()
+    heard: list[BaseException | None] = []
+
+    class Chain(Room):
+        async def begin(self) -> None:
+            await self.ctx.parties["chain"].get("b").call(Chain.there)
+
+        async def there(self) -> None:
+            async with anyio.create_task_group() as group:
+                second = Caller(group, self.come_second)
+                await self.ctx.parties["chain"].get("a").call(Chain.wait_for_another)
+                # In the very step in which the turn has passed on.
+                awake(runtime, room).cut(RoomAbortedError("enough"))
+            heard.append(second.error)
+
+        async def wait_for_another(self) -> None:
+            begun.set()
+            host = awake(runtime, room).running
+            await until(lambda: host and host.turns)
+
+        async def come_second(self) -> None:
+            await begun.wait()
+            await self.ctx.parties["chain"].get("a").call(nothing)
+
+    async with running({"chain": Chain}, backend) as runtime:
+        room = runtime.parties["chain"].get("a")
+        with pytest.raises(RoomAbortedError):
+            await room.call(Chain.begin)
+        await runtime.wait_idle()
+    assert ["enough"] == [str(error) for error in heard]
+
+
+async def test_an_event_that_is_cut_while_it_rests_for_what_a_cancelled_call_left_running_ends_with_that(
+    backend: FaultyBackend,
+) -> None:
+    scopes: list[anyio.CancelScope] = []
+
+    class Chain(Room):
+        async def begin(self) -> None:
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                await self.ctx.parties["chain"].get("b").call(Chain.there)
+
+        async def there(self) -> None:
+            await self.ctx.parties["chain"].get("a").call(Chain.sleep)
+
+        async def sleep(self) -> None:
+            await self.ctx.clock.sleep(MINUTE)
+
+    async with (
+        running({"chain": Chain}, backend, clock=FakeClock()) as runtime,
+        anyio.create_task_group() as group,
+    ):
+        room, work = runtime.parties["chain"].get("a"), runtime.engine().work
+        caller = Caller(group, room.call, Chain.begin)
+        await until(lambda: scopes)
+        event = awake(runtime, room).running
+        assert event is not None
+        await until(lambda: event.nested)
+        scopes[0].cancel()
+        await until(lambda: event.rests and not work.count)
+        awake(runtime, room).cut(RoomAbortedError("enough"))
+        assert isinstance(await caller.outcome(), RoomAbortedError)
+        await until(lambda: not work.count)
 
 
 async def test_what_is_sealed_before_a_cut_is_stored(backend: FaultyBackend) -> None:
