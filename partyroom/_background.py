@@ -17,6 +17,7 @@ from typing import final
 
 from anyio import CancelScope, get_cancelled_exc_class
 
+from partyroom._core.functions import awaited
 from partyroom._core.units import CURRENT, Event, Place
 from partyroom._services import Services
 from partyroom._work import HOLDER, Holder
@@ -86,7 +87,7 @@ class BackgroundTasks:
         HOLDER.set(Holder(background.task, work))
         try:
             with background.scope:
-                await fn(*args)
+                await awaited(fn(*args), self._place, background.name)
         except RoomAbortedError:
             # The author's own doing, which has ended this task as well.
             pass

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
+from partyroom._core.functions import awaited, check_function, not_awaitable
 from partyroom._core.units import Event
 from partyroom._services import AwakeRoom
 from partyroom.connections import Connections, RoomConnection
@@ -55,8 +56,7 @@ def begin_handler(event: Event, room: AwakeRoom) -> Awaitable[Any]:
     assert event.run is not None
     running: Awaitable[Any] = event.run(room)
     if not hasattr(running, "__await__"):
-        message = f"{event} gave {type(running).__name__}, which cannot be awaited: write it with `async def`"
-        raise TypeError(message)
+        raise not_awaitable(event, running)
     return running
 
 
@@ -72,7 +72,11 @@ def run_method(
     for base in type(instance).__mro__:
         if base.__dict__.get(name) is method:
             return getattr(instance, name)(*args, **kwargs)  # type: ignore[no-any-return]
+    check_function(method, "call")
     owner = getattr(method, "__qualname__", "").rpartition("<locals>.")[2].rpartition(".")[0]
+    if owner and hasattr(method, "__self__"):
+        message = f"call takes {method.__qualname__} itself, not a method that is bound to an object"
+        raise WrongRoomError(message)
     if owner:
         message = f"{method.__qualname__} is no method of {type(instance).__qualname__}"
         raise WrongRoomError(message)
@@ -103,7 +107,7 @@ async def run_on_connect(connection: RoomConnection, room: AwakeRoom) -> None:
         room.connections.add(connection)
         on_connect = callback(instance, "on_connect")
         if on_connect is not None:
-            await on_connect(connection)
+            await awaited(on_connect(connection), room, "on_connect")
     finally:
         connection.forget_request()
 
@@ -123,7 +127,7 @@ async def run_on_message(connection: RoomConnection, message: str | bytes, room:
     """Handle a client's message, unless the room has closed the connection since."""
     on_message = callback(room.instance, "on_message")
     if on_message is not None and connection.is_open():
-        await on_message(message, connection)
+        await awaited(on_message(message, connection), room, "on_message")
 
 
 async def run_on_close(connection: RoomConnection, code: int, reason: str, was_clean: bool, room: AwakeRoom) -> None:  # noqa: FBT001 - PartyKit's own order
@@ -131,18 +135,18 @@ async def run_on_close(connection: RoomConnection, code: int, reason: str, was_c
     room.connections.discard(connection)
     on_close = callback(room.instance, "on_close")
     if on_close is not None:
-        await on_close(connection, code, reason, was_clean)
+        await awaited(on_close(connection, code, reason, was_clean), room, "on_close")
 
 
 async def run_on_error(connection: RoomConnection, error: Exception, room: AwakeRoom) -> None:
     """Tell the room of an error in a connection's callback."""
     on_error = callback(room.instance, "on_error")
     if on_error is not None:
-        await on_error(connection, error)
+        await awaited(on_error(connection, error), room, "on_error")
 
 
 async def run_on_alarm_failed(alarm: Alarm, error: BaseException | None, room: AwakeRoom) -> None:
     """Tell the room that an alarm has raised for the last time."""
     on_alarm_failed = callback(room.instance, "on_alarm_failed")
     if on_alarm_failed is not None:
-        await on_alarm_failed(alarm, error)
+        await awaited(on_alarm_failed(alarm, error), room, "on_alarm_failed")

@@ -26,8 +26,9 @@ from partyroom._core.alarm_life import (
     only_once,
     rings_once,
 )
+from partyroom._core.functions import awaited
 from partyroom._core.instants import to_micros
-from partyroom._core.units import Event, Writes
+from partyroom._core.units import Event, Place, Writes
 from partyroom._room_state import RoomState
 from partyroom._services import Services
 from partyroom.errors import RoomBrokenError, RuntimeClosedError
@@ -82,9 +83,9 @@ def set_ringing(room: RingingRoom, event: Event, row: AlarmRow, on_alarm: Callab
     return True
 
 
-async def _run(on_alarm: Callable[[Alarm], Awaitable[Any]], alarm: Alarm, _room: object) -> Alarm:
+async def _run(on_alarm: Callable[[Alarm], Awaitable[Any]], alarm: Alarm, room: Place) -> Alarm:
     """Ring, and give what rang: that is how a ring which found its alarm is told from one which did not."""
-    await on_alarm(alarm)
+    await awaited(on_alarm(alarm), room, "on_alarm")
     return alarm
 
 

@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup as AnyioTaskGroup
 from typing_extensions import override
 
 from partyroom._calls import perform
+from partyroom._core.functions import check_function
 from partyroom._core.units import unit_of
 from partyroom._inbox import message_size
 from partyroom._native import OneShot
@@ -123,6 +124,7 @@ class Context(RoomContext):
     async def run(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         room = self._room
         room.check_is_awake()
+        check_function(fn, "run")
         name = getattr(fn, "__qualname__", None) or repr(fn)
         result: T = await perform(room.services, room.key, "run", name, lambda _: fn(*args, **kwargs))
         return result
@@ -151,6 +153,7 @@ class _Branches(TaskGroup):
 
     @override
     def start_soon(self, fn: Callable[..., Awaitable[object]], /, *args: object) -> None:
+        check_function(fn, "start_soon")
         self._begin()
         try:
             self._group.start_soon(self._run, fn, args)

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from partyroom._background import BackgroundTasks
+from partyroom._core.functions import check_function
 from partyroom._core.units import Event, Unit
 from partyroom._handlers import callback
 from partyroom._native import OneShot
@@ -132,6 +133,7 @@ class RoomLife(ABC):
     def start_soon(self, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
         """Start a background task, outside of any event (G6a)."""
         self.check_is_awake()
+        check_function(fn, "start_soon")
         if self._background is None:
             self._background = BackgroundTasks(self, self.services, self.task_ended)
         self._background.start(fn, args)

@@ -80,7 +80,9 @@ def _of_datetime(when: datetime) -> int:
 
 
 def _no_time(when: object) -> str:
-    message = f"a time is an aware datetime, or a timedelta from now, not {type(when).__name__}"
+    message = f"a time is an aware datetime, a timedelta from now, an Every or a Cron, not {type(when).__name__}"
     if isinstance(when, Number):
         return f"{message}: a number could be seconds or milliseconds, timedelta(seconds=...) says which"
+    if isinstance(when, str):
+        return f"{message}: Cron({when!r}) repeats by such a text, datetime.fromisoformat(...) reads an instant"
     return message

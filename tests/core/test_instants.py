@@ -106,7 +106,7 @@ def test_a_number_is_refused_saying_why(when: object) -> None:
 
 @pytest.mark.parametrize("when", [None, "2030-01-01T00:00:00Z", date(2030, 1, 1), object()])
 def test_what_is_no_time_is_refused_by_its_type(when: object) -> None:
-    with pytest.raises(AlarmTimeError, match=f"not {type(when).__name__}$"):
+    with pytest.raises(AlarmTimeError, match=rf"not {type(when).__name__}\b"):
         alarm_time(when, NOW)
 
 

@@ -695,8 +695,8 @@ BAD_TIMES: list[tuple[Any, str]] = [
     (datetime(2030, 1, 1), r"datetime.datetime\(2030, 1, 1, 0, 0\) is naive, so it names no instant"),  # noqa: DTZ001
     (0, "not int: a number could be seconds or milliseconds"),
     (1893456000.0, "not float: a number could be seconds or milliseconds"),
-    (None, "a time is an aware datetime, or a timedelta from now, not NoneType"),
-    ("tomorrow", "not str"),
+    (None, "a time is an aware datetime, a timedelta from now, an Every or a Cron, not NoneType"),
+    ("0 9 * * *", r"not str: Cron\('0 9 \* \* \*'\) repeats by such a text, datetime.fromisoformat"),
     (START.date(), "not date"),
     (timedelta.max, "is outside years 1 to 9999 in UTC"),
     (timedelta.min, "is outside years 1 to 9999 in UTC"),

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 from partyroom import (
+    Alarm,
     Connection,
+    ConnectRejectedError,
     EventCancelledError,
     NoHandlerError,
     OutsideEventError,
@@ -449,6 +453,107 @@ async def test_a_function_that_is_not_async_is_said_to_be_so(backend: FaultyBack
             TypeError, match=r"box/a .*plain gave int, which cannot be awaited: write it with `async def`"
         ):
             await room.call(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: "name", r"^call takes an async function and its arguments, not str$"),
+        (
+            lambda: Base(cast("Any", None)).name,
+            r"^call takes Base\.name itself, not a method that is bound to an object$",
+        ),
+        (
+            lambda: Base(cast("Any", None)).name(),
+            r"^call takes a function and its arguments, call\(fn, 1\), not what calling it",
+        ),
+    ],
+    ids=["a name", "a bound method", "a coroutine"],
+)
+async def test_what_is_no_method_is_refused_in_words(
+    backend: FaultyBackend, wrong: Callable[[], Any], message: str
+) -> None:
+    async with running({"base": Base}, backend) as runtime:
+        with pytest.raises(TypeError, match=message):
+            await runtime.parties["base"].get("a").call(wrong())
+
+
+@pytest.mark.parametrize("callback", ["on_message", "on_close"])
+async def test_a_callback_that_is_not_async_is_said_to_be_so(
+    backend: FaultyBackend, caplog: pytest.LogCaptureFixture, callback: str
+) -> None:
+    plain: Any = type("Plain", (Room,), {callback: lambda *_: None})
+    async with running({"plain": plain}, backend) as runtime:
+        async with runtime.parties["plain"].get("a").connect() as client:
+            await client.send("hello")
+        await runtime.wait_idle()
+    assert f"plain/a {callback} gave NoneType, which cannot be awaited: write it with `async def`" in caplog.text
+
+
+async def test_an_on_connect_that_is_not_async_lets_nobody_in_and_is_the_cause(backend: FaultyBackend) -> None:
+    plain: Any = type("Plain", (Room,), {"on_connect": lambda *_: None})
+    async with running({"plain": plain}, backend) as runtime:
+        with pytest.raises(ConnectRejectedError) as refused:
+            async with runtime.parties["plain"].get("a").connect():
+                raise AssertionError
+    assert "plain/a on_connect gave NoneType, which cannot be awaited" in str(refused.value.__cause__)
+
+
+async def test_a_coroutine_is_refused_where_a_function_is_wanted(backend: FaultyBackend) -> None:
+    async def task() -> None:
+        """Do nothing."""
+
+    async def start_soon(room: Room) -> None:
+        room.ctx.start_soon(cast("Any", task()))
+
+    async def branch(room: Room) -> None:
+        async with room.ctx.task_group() as branches:
+            with pytest.raises(TypeError, match=r"^start_soon takes a function and its arguments"):
+                branches.start_soon(cast("Any", task()))
+
+    async def run(room: Room) -> None:
+        await room.ctx.run(cast("Any", task()))
+
+    async with running({"box": Box}, backend) as runtime:
+        room = runtime.parties["box"].get("a")
+        with pytest.raises(TypeError, match=r"start_soon\(fn, 1\), not what calling it gives, start_soon\(fn\(1\)\)$"):
+            await room.call(start_soon)
+        await room.call(branch)
+        with pytest.raises(TypeError, match=r"^run takes a function and its arguments, run\(fn, 1\)"):
+            await room.call(run)
+
+
+async def test_a_background_task_that_is_not_async_is_said_to_be_so(
+    backend: FaultyBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    def plain() -> None:
+        """Do nothing."""
+
+    async def start_soon(room: Room) -> None:
+        room.ctx.start_soon(cast("Any", plain))
+
+    async with running({"box": Box}, backend) as runtime:
+        await runtime.parties["box"].get("a").call(start_soon)
+        await runtime.wait_idle()
+    assert re.search(r"box/a test_.*plain gave NoneType, which cannot be awaited", caplog.text)
+
+
+async def test_an_alarm_handler_that_is_not_async_is_said_to_be_so(
+    backend: FaultyBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Plain(Room):
+        def on_alarm(self, alarm: Alarm) -> None:  # type: ignore[override]
+            """Do nothing."""
+
+        async def begin(self) -> None:
+            await self.ctx.storage.set_alarm(timedelta())
+
+    wrong: Any = Plain
+    async with running({"plain": wrong}, backend) as runtime:
+        room = runtime.parties["plain"].get("a")
+        await room.call(Plain.begin)
+        await until(lambda: "on_alarm gave" in caplog.text)
+    assert "plain/a on_alarm gave NoneType, which cannot be awaited: write it with `async def`" in caplog.text
 
 
 async def test_a_request_goes_to_on_request_and_its_answer_comes_back_untouched(backend: FaultyBackend) -> None:
