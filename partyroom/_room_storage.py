@@ -72,7 +72,7 @@ class RoomStorage(RoomAlarms):
     # --- one value -----------------------------------------------------------
 
     @overload
-    async def get(self, key: str, /) -> Any: ...  # noqa: ANN401 - an author's own value
+    async def get(self, key: str, /, default: None = None) -> Any: ...  # noqa: ANN401 - an author's own value
     @overload
     async def get(self, key: str, /, default: T) -> T: ...
     @override

@@ -330,7 +330,7 @@ class Storage(Protocol):
     """
 
     @overload
-    async def get(self, key: str, /) -> Any: ...  # noqa: ANN401 - an author's own values
+    async def get(self, key: str, /, default: None = None) -> Any: ...  # noqa: ANN401 - an author's own values
     @overload
     async def get(self, key: str, /, default: T) -> T: ...
     async def get(self, key: str, /, default: object = None) -> object:

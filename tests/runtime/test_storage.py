@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_type
 from uuid import UUID
 
 import pytest
@@ -141,6 +141,17 @@ async def test_values_are_copied_out(harness: Harness, box: RoomHandle) -> None:
         return await storage.list()
 
     assert [{"key": [1]}] * 4 == await everywhere(harness, box, by(put(key=[1])), read)
+
+
+async def test_checkers_are_told_that_a_default_says_the_type_but_for_none(box: RoomHandle) -> None:
+    async def get(room: Room) -> None:
+        storage = room.ctx.storage
+        assert_type(await storage.get("key"), Any)
+        # Not None: there may be a value.
+        assert_type(await storage.get("key", None), Any)
+        assert_type(await storage.get("key", 1), int)
+
+    await box.call(get)
 
 
 async def test_a_default_is_given_as_it_is_for_a_missing_key_only(harness: Harness, box: RoomHandle) -> None:
