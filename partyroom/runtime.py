@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from random import Random  # noqa: TID251 - jitter and ids are the runtime's own
 from types import MappingProxyType, TracebackType
-from typing import Literal, Self, final
+from typing import Literal, Self, cast, final
 
 import attrs
 from anyio import CancelScope, create_task_group
@@ -78,14 +78,15 @@ class Runtime:
         random: Random | None = None,
         observer: Observer | None = None,
     ) -> None:
+        _check_parties(parties)
+        _check_backend(backend)
         _check_alarms(alarms)
         if max_awake is not None and max_awake < 1:
             message = f"max_awake must be at least 1, not {max_awake}"
             raise ValueError(message)
-        for name, length in (("idle_timeout", idle_timeout), ("close_timeout", close_timeout)):
-            if length < timedelta():
-                message = f"{name} must not be negative, not {length}"
-                raise ValueError(message)
+        _check_length("idle_timeout", idle_timeout)
+        _check_length("close_timeout", close_timeout)
+        _check_limits(limits)
         self._settings = Settings(
             factories=dict(parties),
             backend=backend,
@@ -293,6 +294,48 @@ class Runtime:
         for; or nothing any more, and until when it stays all the same. Looking wakes no room.
         """
         return self.engine().why_awake(RoomKey(room.party, room.id))
+
+
+def _kind_of(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def _check_parties(parties: object) -> None:
+    if not isinstance(parties, Mapping):
+        message = f"parties must name what stands behind each, such as {{'chat': Chat}}, not {_kind_of(parties)}"
+        raise TypeError(message)
+    for name, factory in cast("Mapping[object, object]", parties).items():
+        if not callable(factory):
+            message = (
+                f"party {name!r} must be a Room class, or a function that takes the context and gives a room, "
+                f"not {type(factory).__name__}"
+            )
+            raise TypeError(message)
+
+
+def _check_backend(backend: object) -> None:
+    # A class has all that its instances have, and opens nothing.
+    if isinstance(backend, type) or not isinstance(backend, StorageBackend):
+        message = (
+            "backend must be a storage backend, such as MemoryBackend() or FileBackend('rooms.db'), "
+            f"not {_kind_of(backend)}"
+        )
+        raise TypeError(message)
+
+
+def _check_length(name: str, length: object) -> None:
+    if not isinstance(length, timedelta):
+        message = f"{name} must be a timedelta, not {type(length).__name__}"
+        raise TypeError(message)
+    if length < timedelta():
+        message = f"{name} must not be negative, not {length}"
+        raise ValueError(message)
+
+
+def _check_limits(limits: object) -> None:
+    if limits is not None and not isinstance(limits, Limits):
+        message = f"limits must be Limits(...), not {type(limits).__name__}"
+        raise TypeError(message)
 
 
 def _check_alarms(alarms: str) -> None:

@@ -156,8 +156,15 @@ class Timer(NamedTuple):
     name: str = ""
 
 
+def _check_kind(instance: object, name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        message = f"{type(instance).__name__}.{name} must be of type {kind.__name__}, not {type(value).__name__}"
+        raise TypeError(message)
+
+
 def _positive(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
     """Refuse a limit that nothing could ever keep."""
+    _check_kind(instance, attribute.name, value, int)
     if value <= 0:
         message = f"{type(instance).__name__}.{attribute.name} must be positive, not {value!r}"
         raise ValueError(message)
@@ -165,6 +172,8 @@ def _positive(instance: object, attribute: attrs.Attribute[int], value: int) -> 
 
 def _positive_time(instance: object, attribute: attrs.Attribute[Any], value: timedelta | None) -> None:
     """Refuse a time limit that has always passed."""
+    if value is not None:
+        _check_kind(instance, attribute.name, value, timedelta)
     if value is not None and value <= timedelta():
         message = f"{type(instance).__name__}.{attribute.name} must be positive, not {value!r}"
         raise ValueError(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import attrs
 import pytest
@@ -60,6 +61,21 @@ def test_a_time_limit_that_has_always_passed_is_refused(name: str, value: timede
     options: dict[str, timedelta] = {name: value}
     with pytest.raises(ValueError, match=rf"Limits\.{name} must be positive"):
         Limits(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, "int") for name in COUNTS), *((name, "timedelta") for name in TIMES)]
+)
+def test_a_limit_of_another_kind_is_refused_by_its_name(name: str, kind: str) -> None:
+    options: dict[str, Any] = {name: "5"}
+    with pytest.raises(TypeError, match=rf"^Limits\.{name} must be of type {kind}, not str$"):
+        Limits(**options)
+
+
+def test_a_delay_that_is_a_number_is_refused_by_its_name() -> None:
+    wrong: Any = 5
+    with pytest.raises(TypeError, match=r"^RetryPolicy\.first_delay must be of type timedelta, not int$"):
+        RetryPolicy(first_delay=wrong)
 
 
 @pytest.mark.parametrize("name", COUNTS)

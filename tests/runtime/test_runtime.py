@@ -60,6 +60,34 @@ def test_an_option_that_makes_no_sense_is_refused_by_its_name(options: dict[str,
         new_runtime(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "rooms.db"}, r"^backend must be a storage backend, such as .*, not str$"),
+        ({"backend": MemoryBackend}, r"^backend must be a storage backend, such as .*, not the class MemoryBackend$"),
+        ({"idle_timeout": 10}, "^idle_timeout must be a timedelta, not int$"),
+        ({"close_timeout": 1.5}, "^close_timeout must be a timedelta, not float$"),
+        ({"limits": {"mailbox": 1}}, r"^limits must be Limits\(...\), not dict$"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused_by_its_name_and_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        new_runtime(**options)
+
+
+@pytest.mark.parametrize(
+    ("parties", "message"),
+    [
+        ([Box], r"^parties must name what stands behind each, such as \{'chat': Chat\}, not list$"),
+        (Box, r"^parties must name what stands behind each, such as .*, not the class Box$"),
+        ({"box": "Box"}, r"^party 'box' must be a Room class, or a function that takes the context .*, not str$"),
+    ],
+)
+def test_what_is_no_party_is_refused_before_a_room_is_woken(parties: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Runtime(parties, backend=MemoryBackend())
+
+
 def test_before_it_is_opened_nothing_is_in_flight_and_nothing_can_be_asked() -> None:
     runtime = new_runtime(alarms="manual")
     assert "<Runtime of box, closed>" == repr(runtime)
