@@ -26,6 +26,7 @@ from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
 from partyroom.backends._sqlite_faults import faults_of
+from partyroom.backends._sqlite_rows import alarm_of, epoch_of, value_of
 from partyroom.backends._sqlite_schema import APPLICATION_ID, BUSY_SECONDS, VERSION
 from partyroom.errors import (
     BackendClosedError,
@@ -174,7 +175,8 @@ class FileView(StorageBackend):
 
     async def facts(self) -> FileFacts:
         """Give what is known of the file as a whole."""
-        ((epoch,),) = self._rows("SELECT value FROM meta WHERE name = 'epoch'")
+        with faults_of(str(self._path)):
+            openings = epoch_of(self._rows("SELECT value FROM meta WHERE name = 'epoch'"))
         ((unswept,),) = self._rows(
             "SELECT count(*) FROM entries WHERE room IN (SELECT number FROM rooms WHERE party IS NULL)"
         )
@@ -184,7 +186,7 @@ class FileView(StorageBackend):
         file = self._path.stat()
         return FileFacts(
             version=VERSION,
-            openings=epoch,
+            openings=openings,
             file_bytes=file.st_size,
             log_bytes=0 if log is None else log.st_size,
             free_bytes=free * page,
@@ -225,14 +227,12 @@ class FileView(StorageBackend):
         return found
 
     def _entries(self, statement: str, *values: object) -> list[tuple[str, bytes]]:
-        rows = self._rows(statement, *values)
-        if not all(type(value) is bytes for _, value in rows):
-            raise BackendCorruptError(f"{self._path}: somebody has stored a value that is no bytes")
-        return rows
+        with faults_of(str(self._path)):
+            return [(key, value_of(value)) for key, value in self._rows(statement, *values)]
 
     def _alarms(self, where: str, *values: object) -> list[AlarmRow]:
-        rows = self._rows(f"{_ALARMS} {where}", *values)
-        return [AlarmRow(RoomKey(party, id_), name, due, data) for party, id_, name, due, data in rows]
+        with faults_of(str(self._path)):
+            return [alarm_of(row) for row in self._rows(f"{_ALARMS} {where}", *values)]
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
         with faults_of(str(self._path)), closing(self._open().connection.execute(statement, values)) as cursor:

@@ -18,7 +18,7 @@ from contextlib import closing, suppress
 from threading import Thread
 from typing import Final, final
 
-from partyroom.backends._sqlite_faults import faults_of
+from partyroom.backends._sqlite_faults import FAULTS, faults_of
 from partyroom.backends._sqlite_schema import Durability, connect, wait_for_disk
 from partyroom.errors import BackendError
 
@@ -143,6 +143,6 @@ class FileCare:
 
 def _move_log(path: str, durability: Durability) -> None:
     # If it fails, the log grows on, and the writer's commits are what tells of a fault.
-    with suppress(sqlite3.Error), closing(connect(path)) as connection:
+    with suppress(*FAULTS), closing(connect(path)) as connection:
         wait_for_disk(connection, durability)
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -25,7 +25,15 @@ from partyroom.errors import (
     BackendReadOnlyError,
 )
 
-__all__ = ["faults_of", "told"]
+__all__ = ["FAULTS", "MisfitError", "faults_of", "told"]
+
+FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What the module raises about a file; the second one where a message of SQLite's quotes what damage has left of a text."""
+
+
+class MisfitError(sqlite3.DatabaseError):
+    """SQLite has read something that no program of this library has written."""
+
 
 _PRIMARY: Final = 0xFF
 """The byte of an error code that says what kind it is; the others say where it was met."""
@@ -46,14 +54,18 @@ def faults_of(path: str) -> Generator[None]:
     """Turn what SQLite raises about the file in the body into an error of ours."""
     try:
         yield
-    except sqlite3.Error as error:
+    except FAULTS as error:
         raise told(error, path) from error
 
 
-def told(error: sqlite3.Error, path: str) -> BackendError:
+def told(error: Exception, path: str) -> BackendError:
     """Make the error of ours that tells of one of SQLite's."""
     if isinstance(error, sqlite3.ProgrammingError):
         return BackendClosedError(f"{path} was closed meanwhile")
+    if isinstance(error, MisfitError):
+        return BackendCorruptError(f"{path}: {error}")
+    if isinstance(error, UnicodeDecodeError):
+        return BackendCorruptError(f"{path}: the file is damaged ({error})")
     # Errors that the module raises by itself carry no code.
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:

@@ -22,7 +22,8 @@ from typing import Any, Final, TypeAlias, TypeVar, final
 from anyio.lowlevel import checkpoint
 
 from partyroom.backends._file_place import FilePlace
-from partyroom.backends._sqlite_faults import told
+from partyroom.backends._sqlite_faults import FAULTS, told
+from partyroom.backends._sqlite_rows import alarm_of, value_of
 from partyroom.backends._sqlite_schema import open_reader
 from partyroom.types import AlarmCursor, AlarmRow, KeyRange, RoomKey
 
@@ -73,11 +74,12 @@ class SqliteReader:
         connection = self._free.pop() if self._free else self._open()
         try:
             row = connection.execute(_ONE_VALUE, (*room, key)).fetchone()
-        except sqlite3.Error as error:
+            found = {} if row is None else {key: value_of(row[0])}
+        except FAULTS as error:
             self._drop(connection)
             raise told(error, self._place.path) from error
         self._free.append(connection)
-        return {} if row is None else {key: row[0]}
+        return found
 
     async def scan(self, room: RoomKey, keys: KeyRange, limit: int) -> list[tuple[str, bytes]]:
         """Give the first entries of a range of keys."""
@@ -141,7 +143,7 @@ class SqliteReader:
                 with suppress(sqlite3.ProgrammingError):
                     cursor.close()
                     self._free.append(connection)
-        except sqlite3.Error as error:
+        except FAULTS as error:
             self._drop(connection)
             raise told(error, self._place.path) from error
 
@@ -162,7 +164,7 @@ class SqliteReader:
                 with suppress(sqlite3.ProgrammingError):
                     connection.execute("ROLLBACK")
                     self._free.append(connection)
-        except sqlite3.Error as error:
+        except FAULTS as error:
             self._drop(connection)
             raise told(error, self._place.path) from error
 
@@ -220,13 +222,15 @@ def _direction(keys: KeyRange) -> str:
 # How rows are read: what becomes of one, and how many bytes of it are large.
 
 
-def _entry(row: tuple[str, bytes]) -> tuple[tuple[str, bytes], int]:
-    return row, len(row[1])
+def _entry(row: tuple[str, object]) -> tuple[tuple[str, bytes], int]:
+    key, value = row
+    data = value_of(value)
+    return (key, data), len(data)
 
 
-def _alarm(row: tuple[str, str, str, int | None, bytes]) -> tuple[AlarmRow, int]:
-    party, room_id, name, due, data = row
-    return AlarmRow(RoomKey(party, room_id), name, due, data), len(data)
+def _alarm(row: tuple[str, str, str, object, object]) -> tuple[AlarmRow, int]:
+    alarm = alarm_of(row)
+    return alarm, len(alarm.data)
 
 
 def _id(row: tuple[str]) -> tuple[str, int]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from partyroom.backends._sqlite_faults import faults_of
+from partyroom.backends._sqlite_rows import epoch_of
 from partyroom.errors import BackendCorruptError, BackendError, BackendVersionError
 
 __all__ = ["APPLICATION_ID", "VERSION", "Durability", "connect", "open_reader", "open_writer", "wait_for_disk"]
@@ -80,13 +81,13 @@ def open_writer(path: str, durability: Durability) -> tuple[sqlite3.Connection, 
             _use_log(connection, path)
             wait_for_disk(connection, durability)
             _migrate(connection, version)
-            (epoch,) = connection.execute(
-                "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value"
-            ).fetchall()
+            epoch = epoch_of(
+                connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value").fetchall()
+            )
         except BaseException:
             connection.close()
             raise
-    return connection, epoch[0]
+    return connection, epoch
 
 
 def open_reader(path: str) -> sqlite3.Connection:

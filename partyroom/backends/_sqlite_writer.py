@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias, final
 from partyroom.backends._file_lock import FileLock
 from partyroom.backends._file_place import FilePlace
 from partyroom.backends._sqlite_care import FileCare
-from partyroom.backends._sqlite_faults import faults_of, told
+from partyroom.backends._sqlite_faults import FAULTS, faults_of, told
 from partyroom.backends._sqlite_schema import Durability, open_writer
 from partyroom.types import Commit, RoomKey
 
@@ -118,7 +118,7 @@ class SqliteWriter:
         try:
             if not self._put(commits):
                 self._change(commits)
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise told(error, self._path) from error
 
     def rest(self) -> bool:

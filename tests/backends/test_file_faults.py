@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from partyroom.backends import _sqlite_schema
+from partyroom.backends._file_view import FileView
 from partyroom.backends._sqlite_schema import VERSION
 from partyroom.backends.file import FileBackend
 from partyroom.errors import (
@@ -336,6 +337,68 @@ async def test_a_damaged_page_is_told_by_reads_and_commits_and_harms_no_others(t
         assert type(answers[0].__cause__) is BackendCorruptError
         assert answers[1] is None
         assert ["a", "b"] == await backend.rooms("party", KeyRange(), 10)
+
+
+def change(path: Path, statement: str, *values: object) -> None:
+    """Do what somebody else might who opens the file with another program."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(statement, values)
+
+
+async def test_a_value_that_is_no_bytes_is_told_and_harms_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "rooms.db"
+    async with FileBackend(path) as backend:
+        await put(backend, A, k=b"v", w=b"v")
+        await put(backend, B, k=b"v")
+        change(path, "UPDATE entries SET value = 'text' WHERE place = 1")
+        for read in (backend.read(A, ["k"]), backend.read(A, ["k", "w"]), backend.scan(A, KeyRange(), 9)):
+            with pytest.raises(BackendCorruptError, match=rf"{path}: somebody has stored a value that is no bytes"):
+                await read
+        assert {"w": b"v"} == await backend.read(A, ["w"])
+        assert {"k": b"v"} == await backend.read(B, ["k"])
+
+
+@pytest.mark.parametrize(("data", "expected"), [("text", b"text"), (7, b"")])
+async def test_an_alarm_that_is_no_bytes_hides_no_other(tmp_path: Path, data: object, expected: bytes) -> None:
+    path = tmp_path / "rooms.db"
+    alarms = [AlarmRow(room, "", 5, b"data") for room in (A, B)]
+    async with FileBackend(path) as backend:
+        await backend.commit([Commit(row.room, await backend.claim(row.room), {}, {"": row}) for row in alarms])
+        change(path, "UPDATE alarms SET data = ? WHERE id = 'a'", data)
+        assert [alarms[0]._replace(data=expected), alarms[1]] == await backend.due_alarms(None, None, 9)
+
+
+async def test_an_alarm_at_no_time_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "rooms.db"
+    async with FileBackend(path) as backend:
+        await backend.commit([Commit(A, await backend.claim(A), {}, {"": AlarmRow(A, "", 5, b"data")})])
+        change(path, "UPDATE alarms SET due = 'noon'")
+        with pytest.raises(BackendCorruptError, match="somebody has stored an alarm at no time"):
+            await backend.room_alarms(A)
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM meta", "UPDATE meta SET value = NULL"])
+async def test_a_file_whose_openings_are_not_counted_any_more(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "rooms.db"
+    async with FileBackend(path) as backend:
+        await put(backend, k=b"v")
+    change(path, statement)
+    assert isinstance(await opening(path), BackendCorruptError), "fences might be given a second time"
+    async with FileView(path) as view:
+        with pytest.raises(BackendCorruptError, match="how often it was opened"):
+            await view.facts()
+
+
+async def test_damage_of_which_sqlite_itself_cannot_tell_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "rooms.db"
+    async with FileBackend(path) as backend:
+        await put(backend, k=b"v")
+    change(path, "UPDATE sqlite_schema SET sql = CAST(x'43524541544520ff' AS TEXT), name = CAST(x'ff' AS TEXT)")
+    assert isinstance(await opening(path), BackendCorruptError)
+    with pytest.raises(BackendCorruptError, match="the file is damaged"):
+        async with FileView(path) as view:
+            await view.parties()
 
 
 async def test_care_that_fails_waits_until_it_can_be_done(tmp_path: Path) -> None:
