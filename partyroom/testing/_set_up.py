@@ -42,6 +42,13 @@ def check_options(options: HarnessOptions) -> None:
     if unknown:
         message = f"a harness has no option {', '.join(unknown)}; it has {', '.join(known)}"
         raise TypeError(message)
+    _check_clock(options.get("clock"))
+
+
+def _check_clock(clock: object) -> None:
+    if clock is not None and not isinstance(clock, FakeClock):
+        message = f"a harness runs on a FakeClock, which a test can move, not on a {type(clock).__name__}"
+        raise TypeError(message)
 
 
 def make_runtime(
@@ -67,4 +74,11 @@ def make_runtime(
 def _make_backend(backend: StorageBackend | BackendFactory) -> StorageBackend:
     """Give the backend that was given, or a fresh one of its maker."""
     # A class has the shape of its instances.
-    return backend if isinstance(backend, StorageBackend) and not isinstance(backend, type) else backend()
+    if isinstance(backend, StorageBackend) and not isinstance(backend, type):
+        return backend
+    if not callable(backend):
+        message = (
+            f"backend must be a storage backend, or what makes one, such as MemoryBackend, not {type(backend).__name__}"
+        )
+        raise TypeError(message)
+    return backend()

@@ -27,6 +27,7 @@ from partyroom.errors import BrokenInvariantError, PartyroomError
 from partyroom.protocols import Codec
 from partyroom.testing._crashing_backend import CrashingBackend, CrashMoment
 from partyroom.testing._failures import Moment
+from partyroom.testing._fresh_backends import check_is_fresh, check_maker
 from partyroom.testing.harness import Harness
 from partyroom.testing.options import BackendFactory, RuntimeOptions
 from partyroom.types import Commit
@@ -101,8 +102,10 @@ async def every_crash(
     if not moments:
         message = f"every_crash needs a moment to crash at, one or more of {', '.join(map(repr, MOMENTS))}"
         raise ValueError(message)
+    check_maker("every_crash", backend)
     runs = _Runs(scenario, invariant, parties, backend, let_pass, options)
     commits = await runs.run_whole()
+    await check_is_fresh("every_crash", backend, parties)
     failures: list[str] = []
     first: Exception | None = None
     crashes = 0

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, final
+from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, final, get_args
 
 import attrs
 from anyio import Event
@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 Proceed = Callable[..., Awaitable[Any]]
 
+CALLS: Final[tuple[str, ...]] = get_args(Call)
 FOREVER: Final = 2**63
 """More calls than anybody makes."""
 
@@ -244,6 +245,10 @@ class FaultyBackend(BackendWrapper):
         return result
 
     def _arm(self, call: Call, nth: int, room: RoomKey | None, act: _Act, times: int = 1) -> None:
+        if call not in CALLS:
+            # It would never strike, and its test would see nothing of it.
+            message = f"a backend has no call {call!r}; it has {', '.join(CALLS)}"
+            raise ValueError(message)
         if nth < 1 or times < 1:
             message = f"nth and times count from 1, not {min(nth, times)}"
             raise ValueError(message)

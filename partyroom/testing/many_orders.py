@@ -21,12 +21,15 @@ from partyroom._services import RoomFactory
 from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import BrokenInvariantError
 from partyroom.testing._failures import Moment
+from partyroom.testing._fresh_backends import check_is_fresh, check_maker
 from partyroom.testing.crash_points import Scenario
 from partyroom.testing.harness import Harness
 from partyroom.testing.options import BackendFactory, RuntimeOptions
 
 __all__ = ["OrdersReport", "many_orders"]
 
+SECOND = 2
+"""The first run that could see what another has stored."""
 LAST = 20
 """How many events of a failing run are shown."""
 
@@ -63,12 +66,15 @@ async def many_orders(
     seed after which it did; ``seeds=[17]`` makes the run of seed 17 again, and ``Harness(..., seed=17, shuffled=True)``
     the harness that it had.
     """
+    check_maker("many_orders", backend)
     orders: set[tuple[object, ...]] = set()
     failures: list[str] = []
     first: Exception | None = None
     tried = 0
     for seed in seeds:
         tried += 1
+        if tried == SECOND:
+            await check_is_fresh("many_orders", backend, parties)
         harness = Harness(parties, backend=backend(), seed=seed, shuffled=True, **options)
         moment = Moment(harness)
         try:

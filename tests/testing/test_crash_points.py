@@ -164,6 +164,20 @@ async def test_the_moments_to_crash_at_can_be_chosen() -> None:
     assert "1 commits, 1 crashes" == str(report)
 
 
+async def test_runs_on_one_store_are_refused_for_they_would_see_each_other(tmp_path: Path) -> None:
+    async def scenario(harness: Harness) -> None:
+        await harness.parties["counter"].get("a").call(Counter.increment)
+
+    with pytest.raises(ValueError, match="every_crash needs an empty backend for each run, .* holds counter/a from"):
+        await every_crash(scenario, nothing, parties=PARTIES, backend=lambda: FileBackend(tmp_path / "one.db"))
+
+
+async def test_a_backend_where_one_is_to_be_made_is_refused_in_words() -> None:
+    made: Any = MemoryBackend()
+    with pytest.raises(TypeError, match="every_crash needs what makes an empty backend .*, not one MemoryBackend"):
+        await every_crash(nothing, nothing, parties=PARTIES, backend=made)
+
+
 async def test_an_invariant_that_never_holds_is_no_matter_of_crashes() -> None:
     async def invariant(_harness: Harness) -> None:
         raise LookupError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 from anyio import create_task_group
@@ -220,6 +221,14 @@ async def test_several_faults_of_one_call_strike_one_inside_the_other(faulty: Fa
     with pytest.raises(BackendError, match="told to lose"):
         await commit_to(faulty, A, B)
     assert (None, b"1") == (await stored(faulty, A), await stored(faulty, B))
+
+
+def test_a_call_that_there_is_none_of_is_refused_where_it_would_never_strike() -> None:
+    misspelt: Any = "comit"
+    faulty = FaultyBackend(MemoryBackend())
+    for arm in (faulty.fail, faulty.fail_until_healed, faulty.lose_answer, faulty.hold):
+        with pytest.raises(ValueError, match="a backend has no call 'comit'; it has open, close, claim, commit, read"):
+            arm(misspelt)
 
 
 @pytest.mark.parametrize(("nth", "times"), [(0, 1), (1, 0)])

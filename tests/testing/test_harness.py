@@ -22,6 +22,7 @@ from partyroom import (
     RuntimeCrashedError,
     RuntimeStateError,
     StorageBackend,
+    SystemClock,
     Upcoming,
 )
 from partyroom.backends.file import FileBackend
@@ -144,6 +145,18 @@ async def test_the_log_of_events_is_the_same_on_every_loop_line_for_line() -> No
 
 
 # --- sleep -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clock": SystemClock()}, "^a harness runs on a FakeClock, which a test can move, not on a SystemClock$"),
+        ({"backend": "rooms.db"}, "^backend must be a storage backend, or what makes one, .*, not str$"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused_in_words(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Harness({"draft": Draft}, **options)
 
 
 def test_an_option_that_there_is_none_of_is_refused_with_those_that_there_are() -> None:

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from partyroom import Alarm, Connection, Room, RoomKey, Upcoming
+from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import BrokenInvariantError
 from partyroom.testing import FakeClock, Harness, OrdersReport, many_orders
 from partyroom.testing._shuffled_alarms import ShuffledAlarms
@@ -174,6 +175,28 @@ async def test_of_several_errors_at_once_each_is_shown() -> None:
 
     with pytest.raises(BrokenInvariantError, match="LookupError: one; OSError: two"):
         await many_orders(scenario, scenario, parties=PARTIES, seeds=[3])
+
+
+async def test_runs_on_one_store_are_refused_for_they_would_see_each_other() -> None:
+    async def scenario(harness: Harness) -> None:
+        await harness.parties["diary"].get("a").call(Diary.note, "line")
+
+    async def nothing(_harness: Harness) -> None:
+        """Expect nothing."""
+
+    one = MemoryBackend()
+    with pytest.raises(ValueError, match="many_orders needs an empty backend for each run, .* holds diary/a from"):
+        await many_orders(scenario, nothing, parties={"diary": Diary}, backend=lambda: one, seeds=range(2))
+
+
+async def test_a_backend_where_one_is_to_be_made_is_refused_in_words() -> None:
+    made: Any = MemoryBackend()
+
+    async def nothing(_harness: Harness) -> None:
+        """Expect nothing."""
+
+    with pytest.raises(TypeError, match="many_orders needs what makes an empty backend .*, not one MemoryBackend"):
+        await many_orders(nothing, nothing, parties={"diary": Diary}, backend=made)
 
 
 async def test_the_report_counts_seeds_and_orders() -> None:
