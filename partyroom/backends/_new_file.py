@@ -40,7 +40,7 @@ def new_file(target: Path) -> Generator[Path]:
 
 def _folder_beside(target: Path) -> TemporaryDirectory[str]:
     try:
-        return TemporaryDirectory(prefix=f"{target.name}-unfinished-", dir=target.parent)
+        return TemporaryDirectory(prefix="unfinished-", dir=target.parent)
     except OSError as error:
         # What was asked for is what a person knows.
         error.filename = str(target)

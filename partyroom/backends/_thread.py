@@ -58,6 +58,8 @@ class WorkerThread(Generic[J]):
         self._jobs: SimpleQueue[J | None] = SimpleQueue()
         self._started: OneShot[None] = loop.one_shot()
         self._stopped: OneShot[None] = loop.one_shot()
+        self._fault: BaseException | None = None
+        """What closing has raised."""
         # A daemon, for a program that ends without leaving its runtime must not hang on an idle thread. Nothing is lost
         # by it: what is durable is durable, and nobody was told of anything else.
         self._thread = Thread(target=self._main, name=name, daemon=True)
@@ -77,7 +79,13 @@ class WorkerThread(Generic[J]):
     async def stop(self) -> None:
         """Have everything done that was handed in, then the duty closed; return when the thread has ended."""
         self._jobs.put(None)
-        await self._until(self._stopped)
+        if self._loop.is_running_here():
+            await self._until(self._stopped)
+        else:
+            # Its own loop has died, most likely: nothing is heard through it any more.
+            self._thread.join()
+            if self._fault is not None:
+                raise self._fault
 
     async def _until(self, shot: OneShot[None]) -> None:
         """Wait for a step that is short and must not be left halfway, whoever cancels this and by what means."""
@@ -114,6 +122,7 @@ class WorkerThread(Generic[J]):
         try:
             self._duty.close()
         except BaseException as error:  # noqa: BLE001 - raised where the thread was stopped
+            self._fault = error
             self._end(self._stopped, error)
         else:
             self._end(self._stopped, None)

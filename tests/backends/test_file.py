@@ -132,6 +132,23 @@ async def test_before_and_after_it_is_closed(tmp_path: Path) -> None:
         await backend.__aexit__(None, None, None)
 
 
+@pytest.mark.parametrize("loops", [("asyncio", "asyncio"), ("trio", "asyncio"), ("asyncio", "trio")])
+def test_a_file_whose_loop_has_ended_can_be_left_in_another(tmp_path: Path, loops: tuple[str, str]) -> None:
+    backend = FileBackend(tmp_path / "rooms.db")
+
+    async def enter() -> None:
+        await backend.__aenter__()
+        await store(backend, k=b"v")
+
+    async def leave_and_enter_again() -> None:
+        await backend.__aexit__(None, None, None)
+        async with backend:
+            assert {"k": b"v"} == await backend.read(A, ["k"])
+
+    anyio.run(enter, backend=loops[0])
+    anyio.run(leave_and_enter_again, backend=loops[1])
+
+
 # --- the lock ----------------------------------------------------------------
 
 

@@ -574,12 +574,32 @@ class Nothing:
         """There is nothing to close."""
 
 
-async def test_a_loop_that_has_ended_is_no_error_for_a_thread() -> None:
+class Failing(Nothing):
+    """A duty that cannot be ended well."""
+
+    @override
+    def close(self) -> None:
+        raise OSError("the disk is gone")
+
+
+def started(duty: Nothing) -> WorkerThread[object]:
+    """Start a thread in a loop that ends at once."""
+
     async def start() -> WorkerThread[object]:
-        thread: WorkerThread[object] = WorkerThread("partyroom-orphan", Nothing(), current_loop())
+        thread: WorkerThread[object] = WorkerThread("partyroom-orphan", duty, current_loop())
         await thread.start()
         return thread
 
-    thread = await anyio.to_thread.run_sync(anyio.run, start)
-    thread._jobs.put(None)
-    await anyio.to_thread.run_sync(thread._thread.join)
+    return anyio.run(start)
+
+
+async def test_a_thread_whose_loop_has_ended_is_stopped_from_another() -> None:
+    thread = await anyio.to_thread.run_sync(started, Nothing())
+    await thread.stop()
+    assert not thread._thread.is_alive()
+
+
+async def test_what_ending_raises_is_told_in_another_loop_too() -> None:
+    thread = await anyio.to_thread.run_sync(started, Failing())
+    with pytest.raises(OSError, match="the disk is gone"):
+        await thread.stop()
