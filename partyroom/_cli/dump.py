@@ -20,7 +20,7 @@ import attrs
 
 from partyroom._cli.packing import pack, unpack
 from partyroom._cli.screen import CommandError
-from partyroom._core.instants import from_micros, to_micros
+from partyroom._core.instants import alarm_time, from_micros
 from partyroom.types import AlarmRow, RoomKey
 
 __all__ = ["FIRST", "RoomContent", "Totals", "alarm_line", "last_line", "read_dump", "value_line"]
@@ -91,7 +91,7 @@ def read_dump(lines: Iterable[str]) -> Iterator[RoomContent]:
     for number, text in enumerate(lines, 1):
         try:
             room = reader.take(json.loads(text)) if text.strip() else None
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, OverflowError, RecursionError, TypeError, ValueError) as error:
             raise CommandError(f"line {number} is none of a dump of rooms: {error}") from error
         if room is not None:
             yield room
@@ -156,7 +156,7 @@ class _Reader:
 
 def _alarm(room: RoomKey, line: Mapping[str, Any]) -> AlarmRow:
     name = "" if line["alarm"] is None else _text(line["alarm"])
-    due = None if line["due"] is None else to_micros(datetime.fromisoformat(line["due"]))
+    due = None if line["due"] is None else alarm_time(datetime.fromisoformat(line["due"]), now=0)
     data = unpack(line["record"])
     return AlarmRow(room, name, due, data + b"\n" + unpack(line["payload"]) if "payload" in line else data)
 

@@ -42,7 +42,9 @@ def unpack(packed: object) -> bytes:
     form = _form(packed)
     if form is None:
         return to_json(packed).encode()
-    content = cast("Mapping[str, str]", packed)[form]
+    content = cast("Mapping[str, object]", packed)[form]
+    if type(content) is not str:
+        raise TypeError(f"{form} holds {content!r:.60}, which is no text")
     return content.encode() if form == TEXT else a2b_base64(content, strict_mode=True)
 
 

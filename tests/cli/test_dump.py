@@ -135,6 +135,12 @@ LINES = dump(*ROOMS)
         ([LINES[0], '{"party":"p","room":"r","alarm":null,"due":"soon","record":{}}'], "Invalid isoformat"),
         ([LINES[0], '{"party":"p","room":"r","alarm":null,"due":"2030-01-01","record":{}}'], "line 2"),
         ([LINES[0], '{"party":"p","room":"r"}'], "line 2 is none of a dump of rooms: 'alarm'"),
+        ([LINES[0], '{"party":"p","room":"r","key":"k","value":{"$text":5}}'], "$text holds 5, which is no text"),
+        (
+            [LINES[0], '{"party":"p","room":"r","alarm":null,"due":"0001-01-01T00:00+01:00","record":1}'],
+            "years 1 to 9999",
+        ),
+        ([LINES[0], "[" * 100_000], "line 2 is none of a dump of rooms: maximum recursion depth exceeded"),
         (["[]"], "it begins with"),
         ([LINES[0], "[]"], "line 2"),
     ],
