@@ -26,7 +26,7 @@ from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
 from partyroom.backends._sqlite_faults import faults_of
-from partyroom.backends._sqlite_rows import alarm_of, epoch_of, value_of
+from partyroom.backends._sqlite_rows import EARLIEST, LATEST, alarm_of, epoch_of, value_of
 from partyroom.backends._sqlite_schema import APPLICATION_ID, BUSY_SECONDS, VERSION
 from partyroom.errors import (
     BackendClosedError,
@@ -53,7 +53,9 @@ _MISFITS: Final[Mapping[str, str]] = {
     "entries of no room": "entries WHERE room NOT IN (SELECT number FROM rooms)",
     "values that are no bytes": "entries WHERE typeof(value) <> 'blob'",
     "alarms that are no bytes": "alarms WHERE typeof(data) <> 'blob'",
-    "alarms at no time": "alarms WHERE typeof(due) NOT IN ('integer', 'null')",
+    "alarms at no time": (
+        f"alarms WHERE typeof(due) NOT IN ('integer', 'null') OR due NOT BETWEEN {EARLIEST} AND {LATEST}"
+    ),
 }
 """What a program of this library never writes, though SQLite takes it: somebody else has been at the file."""
 

@@ -11,12 +11,18 @@ Must never ask for a row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from partyroom.backends._sqlite_faults import MisfitError
 from partyroom.types import AlarmRow, RoomKey
 
-__all__ = ["alarm_of", "epoch_of", "value_of"]
+__all__ = ["EARLIEST", "LATEST", "alarm_of", "epoch_of", "value_of"]
+
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - a length of time is all that is wanted of it
+EARLIEST: Final = (datetime.min - _EPOCH) // timedelta(microseconds=1)  # noqa: DTZ901 - as above
+LATEST: Final = (datetime.max - _EPOCH) // timedelta(microseconds=1)  # noqa: DTZ901 - as above
+"""Between which microseconds since 1970 an alarm can be due: those of the years 1 to 9999."""
 
 
 def value_of(data: object) -> bytes:
@@ -31,6 +37,9 @@ def alarm_of(row: tuple[str, str, str, object, object]) -> AlarmRow:
     party, room_id, name, due, data = row
     if not (due is None or type(due) is int):
         raise MisfitError("somebody has stored an alarm at no time")
+    if due is not None:
+        # What lies outside all calendars is at their end. One that cannot be told would keep all others from ringing.
+        due = min(max(due, EARLIEST), LATEST)
     if type(data) is not bytes:
         # Refused by whoever reads its record: here, the alarms of all rooms would be refused with it.
         data = data.encode() if type(data) is str else b""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from partyroom._core.instants import HIGHEST, LOWEST
 from partyroom.backends import _sqlite_schema
 from partyroom.backends._file_view import FileView
 from partyroom.backends._sqlite_schema import VERSION
@@ -367,6 +368,18 @@ async def test_an_alarm_that_is_no_bytes_hides_no_other(tmp_path: Path, data: ob
         await backend.commit([Commit(row.room, await backend.claim(row.room), {}, {"": row}) for row in alarms])
         change(path, "UPDATE alarms SET data = ? WHERE id = 'a'", data)
         assert [alarms[0]._replace(data=expected), alarms[1]] == await backend.due_alarms(None, None, 9)
+
+
+@pytest.mark.parametrize(("due", "told"), [(-(2**63), LOWEST), (2**63 - 1, HIGHEST)])
+async def test_an_alarm_outside_all_calendars_hides_no_other(tmp_path: Path, due: int, told: int) -> None:
+    path = tmp_path / "rooms.db"
+    alarms = [AlarmRow(room, "", 5, b"data") for room in (A, B)]
+    async with FileBackend(path) as backend:
+        await backend.commit([Commit(row.room, await backend.claim(row.room), {}, {"": row}) for row in alarms])
+        change(path, "UPDATE alarms SET due = ? WHERE id = 'a'", due)
+        assert {alarms[0]._replace(due=told), alarms[1]} == set(await backend.due_alarms(None, None, 9))
+    async with FileView(path) as view:
+        assert ["alarms at no time: 1"] == await view.faults(lambda: None)
 
 
 async def test_an_alarm_at_no_time_is_told(tmp_path: Path) -> None:
