@@ -142,7 +142,7 @@ VERB: Final = Verb(
     "import",
     "read rooms from lines of JSON",
     f"Store rooms that were exported, each of them whole, in a file that need not be there. {STOPPED}",
-    ("import rooms.db rooms.jsonl", "import rooms.lmdb rooms.jsonl --backend app:lmdb_backend --replace"),
+    ("import rooms.db rooms.jsonl", "import rooms.lmdb rooms.jsonl --backend app:lmdb --replace"),
     import_options,
     on_loop(import_rooms),
 )

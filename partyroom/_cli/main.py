@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from shutil import get_terminal_size
 from textwrap import fill
 from typing import Final
 
@@ -38,7 +39,7 @@ __all__ = ["PROGRAM", "VERBS", "main", "parser"]
 
 PROGRAM: Final = "python -m partyroom"
 WIDTH: Final = 80
-"""Of help texts."""
+"""Of help texts, where there is room for it."""
 
 VERBS: Final = tuple(
     module.VERB
@@ -57,12 +58,14 @@ def parser() -> ArgumentParser:
         description="Look into a file of rooms, and take care of it.",
         epilog="exit codes: 0 all is well; 1 something wrong was found, or a ring failed; 2 it could not be done",
     )
+    # As argparse itself leaves a margin; it would fill the examples too, if it were to fill this.
+    width = min(WIDTH, get_terminal_size().columns - 2)
     verbs = whole.add_subparsers(metavar="COMMAND", dest="verb", required=True)
     for verb in VERBS:
         each = verbs.add_parser(
             verb.name,
             help=verb.summary,
-            description=fill(verb.details, WIDTH),
+            description=fill(verb.details, width),
             epilog="\n".join(["example:", *(f"  {PROGRAM} {example}" for example in verb.examples)]),
             formatter_class=RawDescriptionHelpFormatter,
         )

@@ -51,7 +51,7 @@ async def ring_again(arguments: Namespace, screen: Screen) -> int:
         due = [made_due(row, now, screen.chance()) for row in rows]
         await write(backend, [_change(room, list(some)) for room, some in groupby(due, lambda row: row.room)])
     if not rows:
-        screen.remark("no such alarm")
+        screen.remark("no alarm has failed" if arguments.party is None else "no such alarm")
         return FOUND
     screen.say(f"{counted(len(rows), 'alarm')} will ring when the program runs, or by ring-due")
     return OK

@@ -42,6 +42,18 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
     assert f"example:\n  {PROGRAM} {name}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize("name", NAMES)
+def test_help_fits_the_terminal_but_for_examples_in_a_narrow_one(
+    name: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        run(name, "--help")
+    told = capsys.readouterr().out.partition("example:" if columns < 80 else "nothing")[0]
+    assert [] == [line for line in told.splitlines() if len(line) > columns]
+
+
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("--help")

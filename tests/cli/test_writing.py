@@ -95,6 +95,12 @@ async def alarms_of(backend: StorageBackend, room: RoomKey) -> Sequence[Any]:
         return await backend.room_alarms(room)
 
 
+def test_that_no_alarm_has_failed_is_told(tmp_path: Path) -> None:
+    path = make_file(tmp_path / "sound.db", StoredRoom(RoomKey("draft", "alice"), {"k": 1}))
+    ran = run("ring-again", path)
+    assert (1, "", "no alarm has failed\n") == (ran.code, ran.out, ran.err)
+
+
 @pytest.mark.parametrize("which", [["draft", "alice"], ["draft", "alice", "--alarm", "none"], ["nobody"]])
 def test_what_cannot_ring_again_is_told(path: Path, which: list[str]) -> None:
     ran = run("ring-again", path, *which)
