@@ -12,7 +12,7 @@ Must never be used from two threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime, timedelta
 from functools import partial
@@ -24,7 +24,7 @@ from typing_extensions import Unpack, override
 
 from partyroom._services import RoomFactory
 from partyroom.errors import RuntimeStateError
-from partyroom.testing.blocking_rooms import BlockingParties, BlockingParty, BlockingRoom
+from partyroom.testing.blocking_rooms import BlockingClient, BlockingParties, BlockingParty, BlockingRoom
 from partyroom.testing.fake_clock import FakeClock
 from partyroom.testing.harness import Harness
 from partyroom.testing.log import LoggedEvent, RoomError
@@ -216,6 +216,19 @@ class BlockingHarness:
         self.do(self.harness.crash)
 
     # --- what has happened ---------------------------------------------------
+
+    def connect(
+        self,
+        room: BlockingRoom,
+        *,
+        id: str | None = None,  # noqa: A002 - PartyKit's word
+        uri: str = "",
+        tags: Iterable[str] = (),
+        state: object = None,
+        request: object = None,
+    ) -> BlockingClient:
+        """Connect a client that stays until it is closed or the test ends; ``room.connect`` is the same."""
+        return room.connect(id=id, uri=uri, tags=tags, state=state, request=request)
 
     @property
     def log(self) -> list[LoggedEvent]:

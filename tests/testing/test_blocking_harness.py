@@ -10,7 +10,7 @@ import pytest
 
 from partyroom import Alarm, Connection, Every, RetryPolicy, Room
 from partyroom.errors import ConnectRejectedError, ExpectationError, RuntimeStateError, UnknownPartyError
-from partyroom.testing import BlockingHarness, FakeClock, Fired
+from partyroom.testing import BlockingHarness, FakeClock, Fired, Harness
 from partyroom.types import RoomKey
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -76,7 +76,8 @@ def test_every_verb_is_there(loop: Loop) -> None:
         assert harness.may_sleep(room)
         harness.put_to_sleep(room)
         assert not harness.is_awake(room)
-        client = room.connect()
+        client = harness.connect(room, id="ann", tags=["early"])
+        assert "ann" == client.id
         assert not harness.may_sleep(room)
         client.send("hi")
         assert ["kept 'hi'"] == client.received() == client.inbox
@@ -97,6 +98,13 @@ def test_every_verb_is_there(loop: Loop) -> None:
         assert ["draft"] == list(harness.parties)
         with pytest.raises(UnknownPartyError):
             harness.parties["chat"]
+
+
+def test_it_has_the_verbs_of_the_harness_but_for_those_that_need_a_loop() -> None:
+    verbs = {name for name in vars(Harness) if not name.startswith("_")}
+    missing = verbs - set(vars(BlockingHarness))
+    # How it is killed, and who looks on, is the kit's own; time moves by itself where a call has to wait for it.
+    assert {"abandon", "auto", "backend", "is_open", "kill", "pending_lines", "probe", "revive"} == missing
 
 
 def test_alarms_ring_by_hand_too() -> None:
