@@ -222,7 +222,8 @@ class WebSocket:
         return client
 
     def _log_failure(self, error: BaseException) -> None:
-        LOG.error("a client could not be let in", exc_info=error, extra=about(self._room, "on_connect"))
+        text = "%s: a client could not be let in"
+        LOG.error(text, self._room, exc_info=error, extra=about(self._room, "on_connect"))
 
     async def _refuse(self, code: int, reason: str) -> None:
         # A browser shows its page the code of a close frame, and nothing of a refused handshake.

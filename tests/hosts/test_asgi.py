@@ -442,6 +442,7 @@ async def test_why_a_client_could_not_be_let_in_stands_in_the_log(caplog: pytest
         await client.handshake()
         await client.ended.wait()
     assert "a secret" in caplog.text
+    assert "chat/broken: a client could not be let in" in caplog.text
 
 
 async def test_an_id_that_cannot_be_one_is_a_bad_request() -> None:
