@@ -105,6 +105,8 @@ def codec_of(name: str | None) -> Codec:
     if name is None:
         return JsonCodec()
     codec: Any = found_object(name)
+    if isinstance(codec, type):
+        raise CommandError(f"{name} is a class, and no codec yet: name one that is made of it")
     if not callable(getattr(codec, "decode", None)):
         raise CommandError(f"{name} is no codec: it has no decode")
     found: Codec = codec

@@ -4,7 +4,7 @@ Owns which alarm falls into which stretch of time.
 
 Promises that every alarm of the file is in the picture or in its line of figures.
 
-Must never ring one.
+Must never ring one, nor write to the file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import attrs
 
 from partyroom._cli.chart import COLOURS, LATE, Bar, Panel, draw
 from partyroom._cli.progress import Progress
-from partyroom._cli.screen import OK, Screen
+from partyroom._cli.screen import OK, CommandError, Screen
 from partyroom._cli.sights import sight
 from partyroom._cli.stores import view_of
 from partyroom._cli.text import counted, one_line
@@ -103,11 +103,17 @@ def timeline_options(parser: ArgumentParser) -> None:
 
 async def timeline(arguments: Namespace, screen: Screen) -> int:
     """Draw the picture."""
+    if arguments.output is not None and _is_same(arguments.output, arguments.file):
+        raise CommandError(f"{arguments.output}: the picture would be drawn over the file itself")
     async with view_of(arguments.file) as view:
         counts = await _count(view, screen)
     picture = _draw(Path(arguments.file).name, counts)
     _write(picture, arguments.output, counts, screen)
     return OK
+
+
+def _is_same(path: str, other: str) -> bool:
+    return Path(path).exists() and Path(other).exists() and Path(path).samefile(other)
 
 
 def _write(picture: str, path: str | None, counts: Counts, screen: Screen) -> None:

@@ -66,6 +66,9 @@ def told(error: Exception, path: str) -> BackendError:
         return BackendCorruptError(f"{path}: {error}")
     if isinstance(error, UnicodeDecodeError):
         return BackendCorruptError(f"{path}: the file is damaged ({error})")
+    if isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode"):
+        # The one of them that the module raises by itself: a text that is none.
+        return BackendCorruptError(f"{path}: the file is damaged ({error})")
     # Errors that the module raises by itself carry no code.
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & _PRIMARY
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:

@@ -403,6 +403,15 @@ async def test_a_file_whose_openings_are_not_counted_any_more(tmp_path: Path, st
             await view.facts()
 
 
+async def test_a_text_that_is_none_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "rooms.db"
+    async with FileBackend(path) as backend:
+        await put(backend, k=b"v")
+        change(path, "UPDATE entries SET key = CAST(x'ff' AS TEXT)")
+        with pytest.raises(BackendCorruptError, match="the file is damaged"):
+            await backend.scan(A, KeyRange(), 9)
+
+
 async def test_damage_of_which_sqlite_itself_cannot_tell_in_words(tmp_path: Path) -> None:
     path = tmp_path / "rooms.db"
     async with FileBackend(path) as backend:

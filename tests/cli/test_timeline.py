@@ -164,3 +164,13 @@ def test_with_nothing_ahead_what_is_late_gives_the_scale() -> None:
     picture = panel(400, 200, 0, late=2)
     assert [170.0, 85.0] == [height for _, _, height in bars(picture)]
     assert 0 == cuts(picture)
+
+
+@pytest.mark.parametrize("output", ["rooms.db", "link"])
+def test_a_picture_is_not_drawn_over_the_file_itself(tmp_path: Path, output: str) -> None:
+    path = make_file(tmp_path / "rooms.db", StoredRoom(RoomKey("draft", "a"), {"k": 1}))
+    (tmp_path / "link").hardlink_to(path)
+    before = path.read_bytes()
+    ran = run("timeline", path, "-o", tmp_path / output)
+    told = f"partyroom timeline: {tmp_path / output}: the picture would be drawn over the file itself\n"
+    assert (2, told, True) == (ran.code, ran.err, before == path.read_bytes())

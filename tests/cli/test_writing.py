@@ -404,6 +404,12 @@ def test_a_codec_that_is_none_is_told(path: Path) -> None:
     assert (2, f"partyroom check: {__name__}:NO_FACTORY is no codec: it has no decode\n") == (ran.code, ran.err)
 
 
+def test_a_class_is_no_codec(path: Path) -> None:
+    ran = run("check", path, "--codec", "partyroom:JsonCodec")
+    told = "partyroom check: partyroom:JsonCodec is a class, and no codec yet: name one that is made of it\n"
+    assert (2, told) == (ran.code, ran.err)
+
+
 # --- backup ------------------------------------------------------------------
 
 
