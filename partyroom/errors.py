@@ -84,8 +84,9 @@ class InvalidRoomIdError(PartyroomError, ValueError):
 class NotStorableError(PartyroomError, TypeError):
     """A value that would not come back equal and of its own type (G15). The caller's fault; nothing was written.
 
-    ``key`` is the storage key (or what stood in its place, such as ``"alarm payload"``), ``path`` the place
-    inside the value, written as Python would reach it (``value["a"][3]``), ``reason`` what is wrong there.
+    ``key`` says what was to hold it: the room and the storage key (``"chat/lobby 'topic'"``), or what stood in its place,
+    such as an alarm's payload; empty from a codec, which knows neither. ``path`` is the place inside the value, written
+    as Python would reach it (``value["a"][3]``), ``reason`` what is wrong there.
     """
 
     def __init__(self, key: str, path: str, reason: str) -> None:

@@ -70,8 +70,9 @@ class Room(Protocol):
     """A named object that handles one event at a time, keeps durable state and sets alarms.
 
     Subclass it and override the callbacks you need; any object of this shape serves as well, a missing callback being
-    the default. What comes first wakes the room: constructor, then ``on_start``, then the event (G2). Each callback is
-    one event: what it writes and sends takes effect together when it returns, and not at all if it raises (G3).
+    the default (type checkers want to see them all, or the subclass). What comes first wakes the room: constructor, then
+    ``on_start``, then the event (G2). Each callback is one event: what it writes and sends takes effect together when it
+    returns, and not at all if it raises (G3).
     """
 
     ctx: RoomContext

@@ -291,7 +291,11 @@ class SchedulerTrial:
         self.expect(f"{when}: wakes from another thread than the loop's", 0, self._strays)
         seen = self._in_order(self._woken[self._seen :], due)
         self._seen = len(self._woken)
-        self.expect(f"{when}: rooms woken", [str(room) for _, room in due], [str(each.room) for each in seen])
+        self.expect(
+            f"{when}: rooms woken, with latest={self._hooks.latest}",
+            [str(room) for _, room in due],
+            [str(each.room) for each in seen],
+        )
         for (ticks, room), woken in zip(due, seen, strict=True):
             self._expect_in_time(f"{when}: the time of {room}", self.at(ticks), woken, self._tick * late)
 

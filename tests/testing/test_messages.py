@@ -413,7 +413,7 @@ MESSAGES: dict[str, tuple[Provoke, type[AssertionError], list[str]]] = {
         [
             "expected: ['party/a']",
             "seen:     []",
-            "rooms woken, at 2030-01-01T00:00:10+00:00 (virtual)",
+            "rooms woken, with latest=0:00:00, at 2030-01-01T00:00:10+00:00 (virtual)",
             "pending:  2030-01-01T00:00:05+00:00 party/a alarm",
         ],
     ),
