@@ -33,10 +33,9 @@ BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
     "asyncio": ("asyncio", {"loop_factory": partial(_new_loop, None)}),
     "eager": ("asyncio", {"loop_factory": partial(_new_loop, EAGER)}),
     "trio": ("trio", {}),
-}
-if find_spec("uvloop") is not None:
     # What uvicorn takes where it is installed, as few of those who test here have it.
-    BACKENDS["uvloop"] = ("asyncio", {"use_uvloop": True})
+    **({"uvloop": ("asyncio", {"use_uvloop": True})} if find_spec("uvloop") is not None else {}),
+}
 
 
 # As wide as the anyio plugin's own fixture: hypothesis refuses fixtures that it cannot set up for each example.

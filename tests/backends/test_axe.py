@@ -33,6 +33,7 @@ from tests.backends.axe_child import (
     text,
     write_key,
 )
+from tests.sizes import sizes
 
 CODEC = JsonCodec()
 LEDGER = RoomKey("ledger", "1")
@@ -59,23 +60,18 @@ def counted(told: str) -> list[int]:
 # --- the axe -----------------------------------------------------------------
 
 
-def test_a_few_kills_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert 0 == axe.main(["--kills", "4", "--seed", "7"])
-    kills, writes, alarms = counted(capsys.readouterr().out)
-    assert 4 == kills
-    assert writes >= 80
-    assert alarms >= 80
-
-
-@pytest.mark.slow
-def test_two_hundred_kills_lose_nothing() -> None:
-    command = [sys.executable, "-m", axe.__name__, "--kills", "200", "--writes", "20000", "--alarms", "10000"]
-    with subprocess.Popen(command, cwd=axe.ROOT, stdout=subprocess.PIPE, text=True) as process:
-        told, _ = process.communicate()
-    kills, writes, alarms = counted(told)
-    assert (0, 200) == (process.returncode, kills)
-    assert writes >= 20_000
-    assert alarms >= 10_000
+@sizes(
+    "asked",
+    {"kills": 4, "writes": 80, "alarms": 80, "seed": 7},
+    {"kills": 200, "writes": 20_000, "alarms": 10_000},
+)
+def test_kills_lose_nothing(asked: dict[str, int]) -> None:
+    command = [sys.executable, "-m", axe.__name__, *(f"--{name}={number}" for name, number in asked.items())]
+    ran = subprocess.run(command, cwd=axe.ROOT, check=False, stdout=subprocess.PIPE, text=True)
+    kills, writes, alarms = counted(ran.stdout)
+    assert (0, asked["kills"]) == (ran.returncode, kills)
+    assert writes >= asked["writes"]
+    assert alarms >= asked["alarms"]
 
 
 def test_a_run_that_checked_less_than_asked_fails(capsys: pytest.CaptureFixture[str]) -> None:

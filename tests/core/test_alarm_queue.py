@@ -380,14 +380,13 @@ class QueueAgainstWorld(RuleBasedStateMachine):
         else:
             self.tell_truth(number, self.next_of(number))
 
-    @precondition(lambda self: self.reading is None and self.queue.first() is not None)
+    @precondition(lambda self: self.reading is None and not self.unheard and self.queue.first() is not None)
     @rule(answer=ANSWERS, due=SECONDS)
     def take_and_answer(self, answer: str, due: int) -> None:
-        self.hear()
         first = self.queue.first()
-        if first is not None:
-            self.take()
-            self.answer_for(int(first[1].id), answer, due)
+        assert first is not None
+        self.take()
+        self.answer_for(int(first[1].id), answer, due)
 
     def ring(self, number: int) -> None:
         """Do as a room does whose next alarm rang."""

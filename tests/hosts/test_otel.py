@@ -71,9 +71,7 @@ class Desk(Room):
 
     @override
     async def on_message(self, message: str | bytes, sender: Connection) -> None:
-        if message == "fail":
-            raise LookupError(message)
-        sender.send(message)
+        raise LookupError(message)
 
     @override
     async def on_error(self, connection: Connection, error: Exception) -> None:
@@ -89,8 +87,7 @@ class Desk(Room):
 
     @override
     async def on_alarm(self, alarm: Alarm) -> None:
-        if alarm.name == "fail":
-            raise LookupError(alarm.name)
+        raise LookupError(alarm.name)
 
     async def arm(self, name: str) -> None:
         await self.ctx.storage.set_alarm(MINUTE, name=name, retry=RetryPolicy(max_retries=1, first_delay=MINUTE))
@@ -251,8 +248,7 @@ async def test_a_refused_commit_has_its_error_and_a_refused_client_has_none(span
             await harness.parties["shelf"].get("a").call(put, "k", 1)
         assert StatusCode.ERROR is spans.named("shelf commit").status.status_code
         with pytest.raises(ConnectRejectedError):
-            async with harness.parties["desk"].get("a").connect(uri="no"):
-                pass
+            await harness.connect(harness.parties["desk"].get("a"), uri="no")
         assert StatusCode.UNSET is spans.named("desk on_connect").status.status_code
 
 

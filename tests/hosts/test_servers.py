@@ -6,7 +6,7 @@ import logging
 import socket
 import struct
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from datetime import timedelta
 from random import Random
@@ -34,12 +34,21 @@ from tests.hosts.servers import (
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
-# One of each make and of each loop; those beside them take other ways to the same application, which are tried at length.
-@pytest.fixture(
-    params=[
-        pytest.param(each, marks=() if each in {"uvicorn", "hypercorn-trio"} else pytest.mark.slow) for each in SERVERS
-    ]
+def each_of(servers: Iterable[str]) -> list[Any]:
+    """Give one of each make and of each loop; those beside them take other ways to the same application, tried at length."""
+    few = {"uvicorn", "hypercorn-trio"}
+    return [pytest.param(each, marks=() if each in few else pytest.mark.slow) for each in servers]
+
+
+on_servers_that_stop = pytest.mark.parametrize(
+    "server",
+    # From Python 3.12 on, hypercorn's Server.wait_closed() waits without end for its clients to leave.
+    each_of(each for each in SERVERS if each != "hypercorn" or sys.version_info < (3, 12)),
+    indirect=True,
 )
+
+
+@pytest.fixture(params=each_of(SERVERS))
 def server(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -86,11 +95,6 @@ async def chat_on(server: str, limits: Limits | None = None, **options: Any) -> 
     async with serve(server, app) as port:
         yield port, runtime
     assert (0, 0, 0) == (len(app._connections), app._connected, app._requests)
-
-
-def skip_if_it_never_stops(server: str) -> None:
-    if server == "hypercorn" and sys.version_info >= (3, 12):
-        pytest.skip("from Python 3.12 on, hypercorn's Server.wait_closed() waits without end for its clients to leave")
 
 
 def still_serves(port: int) -> None:
@@ -158,8 +162,8 @@ async def test_who_is_not_let_in_hears_why(server: str) -> None:
         await in_thread(scenario, port)
 
 
+@on_servers_that_stop
 async def test_a_server_that_stops_closes_its_clients_and_then_the_runtime(server: str) -> None:
-    skip_if_it_never_stops(server)
     runtime = Runtime({"chat": Chat}, backend=MemoryBackend())
     async with serve(server, PartyApp(runtime)) as port:
         client = await in_thread(dial, port, "/parties/chat/lobby?_pk=ann")
@@ -309,8 +313,8 @@ async def test_clients_that_break_off_anywhere_are_gone(server: str) -> None:
         await runtime.wait_idle()
 
 
+@on_servers_that_stop
 async def test_garbage_breaks_nothing(server: str, caplog: pytest.LogCaptureFixture) -> None:
-    skip_if_it_never_stops(server)
     caplog.set_level(logging.CRITICAL)
     random = Random(20)
 

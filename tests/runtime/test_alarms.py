@@ -323,8 +323,7 @@ async def test_a_ring_that_runs_when_an_earlier_commit_is_refused_is_rung_again(
 
     async def look(bell: Bell, _alarm: Alarm) -> None:
         seen.append(await bell.storage.get("key"))
-        if len(seen) == 1:
-            await bell.ctx.clock.sleep(SECOND)
+        await bell.ctx.clock.sleep(SECOND)
 
     tower.on_alarm = look
     hold = faulty.hold("commit")
@@ -751,7 +750,7 @@ async def test_a_room_whose_retry_policy_is_none_is_told_when_it_sets_an_alarm(a
         alarm_retry: Any = 3
 
         async def on_alarm(self, alarm: Alarm) -> None:
-            return
+            """Take an alarm."""
 
     async def set_it(room: Room) -> None:
         with pytest.raises(TypeError, match="wrong/a alarm: the room's alarm_retry must be a RetryPolicy, not int"):

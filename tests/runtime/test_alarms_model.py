@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, cast, final
 import attrs
 import pytest
 from anyio import Event, create_task_group
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from typing_extensions import override
 
@@ -461,7 +461,61 @@ async def play(store: StorageBackend, program: list[Step]) -> None:
         await Play(harness, faulty, rings).run(program)
 
 
+def plan(wish: Step | None = None, *, fails: int = 0, how: str = "raise") -> dict[str, Any]:
+    return {"fails": fails, "how": how, "wish": wish}
+
+
+EVERYTHING: list[Step] = [
+    # A recurrence is set again as it is, rung by hand before its time, which keeps it, and paused until it is overdue.
+    ("change", "a", ("every", None, 10, "once", PLAN)),
+    ("change", "a", ("every", None, 10, "once", plan(("repeat",)))),
+    ("change", "a", ("ring", None)),
+    ("advance", 0),
+    ("change", "a", ("pause", None)),
+    ("advance", 30),
+    ("change", "a", ("resume", None)),
+    ("advance", 10),
+    ("change", "a", ("clear",)),
+    # One that fails for good goes on with its next occurrence, another alarm is kept.
+    ("change", "b", ("every", "x", 25, "each", plan(fails=3, how="abort"))),
+    ("change", "b", ("set", None, 1, plan(fails=3, how="set and raise"))),
+    ("advance", 100),
+    ("change", "b", ("ring", None)),
+    ("change", "b", ("delete", "x")),
+    ("change", "b", ("set", "x", 1, plan(fails=1, how="sync and raise"))),
+    ("advance", 30),
+    # What handlers wish.
+    ("change", "a", ("set", "x", 1, plan(("other", None, 10)))),
+    ("change", "a", ("set", None, 1, plan(("other", None, 10)))),
+    ("change", "b", ("set", "x", 1, plan(("again", 1)))),
+    ("advance", 1),
+    ("change", "b", ("set", "x", 1, plan(("delete",)))),
+    ("advance", 1),
+    ("change", "a", ("set", "x", 1, plan(("clear",)))),
+    ("advance", 1),
+    # A host asks for what is not there, and for an alarm to go on that has time yet.
+    ("change", "a", ("pause", "x")),
+    ("change", "a", ("resume", "x")),
+    ("change", "a", ("ring", "x")),
+    ("change", "b", ("set", "x", 60, plan(fails=1))),
+    ("change", "b", ("pause", "x")),
+    ("change", "b", ("resume", "x")),
+    # And what becomes of alarms by what is nobody's wish.
+    ("undo", "a", ("set", None, 10, PLAN)),
+    ("lose", "a", ("set", None, 10, PLAN)),
+    ("lose", "a", ("delete", None)),
+    ("change", "a", ("set", None, 10, PLAN)),
+    ("sleep", "a"),
+    ("restart",),
+    ("crash",),
+    ("correct", -7),
+    ("jump", 100),
+]
+"""In which everything happens that the model knows of, whatever hypothesis thinks of."""
+
+
 @given(programs)
+@example(EVERYTHING)
 @examples(few=10, many=2000)
 async def test_alarms_in_memory_live_as_the_model_says(program: list[Step]) -> None:
     await play(MemoryBackend(), program)

@@ -86,8 +86,8 @@ class Hall(Room):
             await self.play.on_connect(self, connection)
 
     async def on_message(self, message: str | bytes, sender: Connection) -> None:
-        if self.play.on_message is not None:
-            await self.play.on_message(self, message, sender)
+        assert self.play.on_message is not None
+        await self.play.on_message(self, message, sender)
 
     @override
     async def on_close(self, connection: Connection, code: int, reason: str, was_clean: bool) -> None:
@@ -141,10 +141,6 @@ def play(request: pytest.FixtureRequest) -> Play:
 
 async def echo(_hall: Hall, message: str | bytes, sender: Connection) -> None:
     sender.send(message)
-
-
-async def tell_all(hall: Hall, message: str | bytes, _sender: Connection) -> None:
-    hall.ctx.broadcast(message)
 
 
 async def ids(hall: Hall, tag: str | None = None) -> list[str]:

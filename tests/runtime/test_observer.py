@@ -100,7 +100,7 @@ class Book(Observer):
 
 
 class Guest(Room):
-    """A room that has every callback, and fails on request."""
+    """A room that has every callback, and fails at each message."""
 
     @override
     async def on_start(self) -> None:
@@ -108,8 +108,7 @@ class Guest(Room):
 
     @override
     async def on_message(self, message: str | bytes, sender: Connection) -> None:
-        if message == "fail":
-            raise LookupError(message)
+        raise LookupError(message)
 
     @override
     async def on_error(self, connection: Connection, error: Exception) -> None:

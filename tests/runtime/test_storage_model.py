@@ -9,7 +9,7 @@ from typing import Any, final
 import pytest
 from anyio import Event, create_task_group
 from anyio.abc import TaskGroup
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from partyroom import Room, RoomHandle, Storage, StorageBackend
@@ -244,7 +244,36 @@ async def play(harness: Harness, faulty: FaultyBackend, program: list[Op], start
     assert model.state == await harness.stored(box)
 
 
+EVERYTHING: list[Op] = [
+    (
+        "event",
+        [
+            ("put", "ax", 1),
+            ("put_many", {"by": 10, "bz": 11}),
+            ("sync",),
+            ("transaction", [("delete", "ax"), ("sync",)], True),
+            ("nested", [("delete_many", ["by", "cz"])], True),
+            ("nested", [("get", "ax"), ("get_many", ["ax", "cz"])], False),
+            ("list", {"prefix": "b", "start": "b07", "end": "c", "reverse": True}, 2),
+            ("scan", {}, 2),
+            ("scan", {}, None),
+        ],
+        False,
+    ),
+    ("sleep",),
+    ("event", [("delete_all",), ("sync",), ("put", "az", 2)], True),
+    ("restart",),
+    ("settle",),
+    ("crash",),
+    ("hold",),
+    ("event", [("put", "ax", 3), ("sync",)], False),
+    ("crash",),
+]
+"""In which everything happens that the model knows of, whatever hypothesis thinks of."""
+
+
 @pytest.mark.parametrize("wrap", [BackendWrapper, PatientBackend], ids=["memory", "patient"])
+@example(EVERYTHING, MANY)
 @given(programs, st.sampled_from([{}, MANY, {"ax": 1, "bz": 2}]))
 @examples(few=10, many=1000)
 async def test_rooms_in_memory_read_what_a_dict_would(

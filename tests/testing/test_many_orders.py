@@ -162,7 +162,7 @@ async def test_a_scenario_that_fails_itself_is_a_failure_of_its_seed() -> None:
         raise LookupError
 
     async def invariant(_harness: Harness) -> None:
-        pass
+        """Hold."""
 
     told = r"seed 3 .*: LookupError\n  raised:   .* in scenario: raise LookupError\n  at:       2030-01-01T00:00:00.*\n  pending:  nothing"
     with pytest.raises(BrokenInvariantError, match=told + r"\n  the last events, as they ended:\n    none"):

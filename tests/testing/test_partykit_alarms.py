@@ -118,8 +118,8 @@ class RememberedId(Reminder):
     """The page's way around the missing id, as it stands there."""
 
     async def on_start(self) -> None:
-        if self.ctx.id:
-            await self.ctx.storage.put("id", self.ctx.id)
+        assert self.ctx.id
+        await self.ctx.storage.put("id", self.ctx.id)
 
     async def on_alarm(self, alarm: Alarm) -> None:
         room_id = await self.ctx.storage.get("id")

@@ -7,13 +7,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from partyroom.testing import _pytest_shim
+from tests.sizes import sizes
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,22 +147,24 @@ def run(folder: Path, program: str, *options: str) -> str:
     return answer.stdout + answer.stderr
 
 
-def test_the_harness_fixture_works_under_each_framework_side_by_side(tmp_path: Path) -> None:
+# On anyio's own plugin each of the two tests runs on both loops.
+@sizes(
+    "way",
+    (("anyio", "asyncio", "trio"), BLOCKING + OPTIONS, [*ANYIO, *ASYNCIO, *TRIO], "11 passed"),
+    (("asyncio",), "", ["-o", "asyncio_mode=auto", *ASYNCIO], "2 passed"),
+)
+def test_the_harness_fixture_works_under_each_framework_side_by_side_and_under_one_by_itself(
+    way: tuple[Sequence[str], str, Sequence[str], str], tmp_path: Path
+) -> None:
     """And where it cannot be given, it says why."""
-    programs = [ASYNC.format(framework=framework) for framework in ("anyio", "asyncio", "trio")]
+    frameworks, more, options, passed = way
+    programs = [ASYNC.format(framework=framework) for framework in frameworks]
     (tmp_path / "test_wrong.py").write_text(WRONG, encoding="utf-8")
-    output = run(tmp_path, "".join([PROGRAM, *programs, BLOCKING, OPTIONS]), *ANYIO, *ASYNCIO, *TRIO)
-    # On anyio's own plugin each of the two tests runs on both loops.
-    assert "11 passed" in output
+    output = run(tmp_path, "".join([PROGRAM, *programs, more]), *options)
+    assert passed in output
     assert "2 errors" in output
     assert "the fixture `harness` is for tests that are coroutines" in output
     assert "define a fixture `parties` that gives the parties under test" in output
-
-
-@pytest.mark.slow
-def test_the_harness_fixture_works_in_the_automatic_mode_of_one_framework(tmp_path: Path) -> None:
-    program = PROGRAM + ASYNC.format(framework="asyncio")
-    assert "2 passed" in run(tmp_path, program, "-o", "asyncio_mode=auto", *ASYNCIO)
 
 
 def test_a_run_that_asks_for_no_fixture_imports_nothing_of_the_library(tmp_path: Path) -> None:

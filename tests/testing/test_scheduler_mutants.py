@@ -480,20 +480,15 @@ class WakesOn(Sleepy):
 
 @breaks("wakes_nobody_after_its_end")
 class RaisesWhenToldAfterItsEnd(Wrong):
-    is_over = False
-
-    @override
-    def changed(self, room: RoomKey, due: datetime | None, /) -> None:
-        if self.is_over:
-            raise RuntimeError("closed")
-        super().changed(room, due)
-
     @override
     async def run(self, wake: Wake, upcoming: Read, /) -> None:
+        def refuse(room: RoomKey, due: datetime | None, /) -> None:
+            raise RuntimeError("closed")
+
         try:
             await super().run(wake, upcoming)
         finally:
-            self.is_over = True
+            self.changed = refuse  # type: ignore[method-assign]
 
 
 @breaks("runs_again")

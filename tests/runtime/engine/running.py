@@ -84,12 +84,11 @@ def awake(runtime: Runtime, room: RoomHandle) -> RoomRunner:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let others run until a condition holds; fail when they have had turns enough."""
-    for _ in range(1000):
-        if condition():
-            return
+    turns = 0
+    while not condition():
+        assert turns < 1000, f"this did not come true in 1,000 turns: {condition}"
+        turns += 1
         await checkpoint()
-    message = f"this did not come true in 1,000 turns: {condition}"
-    raise AssertionError(message)
 
 
 class Caller(Generic[T]):

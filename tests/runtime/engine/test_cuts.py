@@ -33,7 +33,7 @@ LIMITED = Limits(event_timeout=MINUTE, alarm_timeout=2 * MINUTE)
 
 
 class Counter(Room):
-    """Counts its instances, and lets its handlers hang."""
+    """Knows a fresh instance from one that has handled something."""
 
     def __init__(self, ctx: RoomContext) -> None:
         super().__init__(ctx)
@@ -42,20 +42,6 @@ class Counter(Room):
     async def look(self) -> bool:
         was_fresh, self.is_fresh = self.is_fresh, False
         return was_fresh
-
-    async def hang(self) -> None:
-        self.is_fresh = False
-        await self.ctx.storage.put("k", "never stored")
-        await anyio.sleep_forever()
-
-    async def hang_and_swallow(self) -> str:
-        self.is_fresh = False
-        try:
-            await anyio.sleep_forever()
-        except BaseException:
-            await self.ctx.storage.put("k", "never stored")
-            return "swallowed"
-        raise AssertionError
 
     async def sleep(self, length: timedelta) -> str:
         self.is_fresh = False

@@ -412,8 +412,8 @@ class Derived(Base):
 
 
 async def test_a_method_is_looked_up_by_name_so_that_overrides_win(backend: FaultyBackend) -> None:
-    async with running({"derived": Derived}, backend) as runtime:
-        assert "derived" == await runtime.parties["derived"].get("a").call(Base.name)
+    async with running({"base": Base, "derived": Derived}, backend) as runtime:
+        assert ["base", "derived"] == [await party.get("a").call(Base.name) for party in runtime.parties.values()]
 
 
 async def test_a_method_of_a_class_that_the_room_is_none_of_is_refused(backend: FaultyBackend) -> None:
@@ -683,9 +683,6 @@ async def test_storage_and_sending_need_an_event_of_that_room(backend: FaultyBac
             kept.append(self)
             with pytest.raises(OutsideEventError):
                 ctx.broadcast("too early")
-
-    async def keep(room: Room) -> None:
-        kept.append(room)
 
     async def misuse(room: Room) -> None:
         for use in (kept[0].ctx.storage.get("k"), kept[0].ctx.storage.put("k", 1)):
