@@ -161,6 +161,7 @@ keys = st.text(max_size=4) | st.sampled_from(["$", "$$", "$tuple", "$$tuple", "$
 zones = st.sampled_from(
     [
         *[None, UTC, timezone(timedelta(hours=2)), timezone(timedelta(hours=-5, microseconds=1)), PARIS],
+        *[timezone(timedelta(microseconds=micros)) for micros in (1, -1, 999_999)],
         *[timezone(timedelta(0), "UTC"), timezone(timedelta(hours=2), "CEST"), timezone(timedelta(hours=2), "\ud800")],
     ]
 )

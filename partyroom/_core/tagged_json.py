@@ -285,12 +285,17 @@ def _unpack_moment(cls: type[datetime | time], kept: str | list[Any]) -> object:
 
 def _is_told_by_text(zone: object) -> bool:
     """Say whether the offset in a time's text is all there is to its zone."""
-    return type(zone) is timezone and zone.tzname(None) == timezone(zone.utcoffset(None)).tzname(None)
+    # A text whose offset is less than a second is read as one without any (by Python 3.11 to 3.13).
+    return type(zone) is timezone and _has_usual_name(zone) and not zone.utcoffset(None).microseconds
+
+
+def _has_usual_name(zone: timezone) -> bool:
+    return zone.tzname(None) == timezone(zone.utcoffset(None)).tzname(None)
 
 
 def _pack_timezone(value: timezone, walk: Walk) -> list[object]:
     parts: list[tuple[str, object]] = [("utcoffset(None)", value.utcoffset(None))]
-    if not _is_told_by_text(value):
+    if not _has_usual_name(value):
         parts.append(("tzname(None)", value.tzname(None)))
     return walk.pack_parts(value, parts, by_attribute)
 
