@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 from typing import Any, Final, Literal, TypeVar, final
+from urllib.parse import quote
 
 import attrs
 from typing_extensions import override
@@ -53,6 +54,12 @@ class _Bounds:
     connections: int
     room_connections: int
     requests: int
+
+
+def _check_runtime(runtime: object) -> None:
+    if not isinstance(runtime, Runtime):
+        message = f"PartyApp serves a Runtime, not a {type(runtime).__name__}"
+        raise TypeError(message)
 
 
 def _about(request: Request) -> dict[str, str]:
@@ -104,6 +111,7 @@ class PartyApp:
         max_requests: int = 1_000,
         close_timeout: timedelta = timedelta(seconds=10),
     ) -> None:
+        _check_runtime(runtime)
         if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
             message = f"a prefix begins with a slash and does not end with one, or is empty: not {prefix!r}"
             raise ValueError(message)
@@ -157,7 +165,10 @@ class PartyApp:
         if self._app is not None:
             await self._app(scope, receive, send)
         elif scope["type"] in {"http", "websocket"}:
-            await self._answer_all(Response("there is nothing here", 404), scope, receive, send)
+            # The whole address, for whoever has mounted it at the name that is its prefix as well.
+            where = quote(scope.get("root_path", "").rstrip("/") + self._prefix, errors="replace")
+            text = f"there is nothing here: a room is at {where}/PARTY/ID"
+            await self._answer_all(Response(text, 404), scope, receive, send)
         else:
             message = f"this application serves http, websocket and lifespan, not {scope['type']!r}"
             raise ValueError(message)

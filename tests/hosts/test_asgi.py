@@ -197,6 +197,16 @@ async def test_a_mounted_application_finds_its_own_part_of_the_path(root: str, p
         assert b"GET lobby /  None" == (await ask(app, "GET", path, root_path=root)).body
 
 
+@pytest.mark.parametrize(
+    ("root", "where"),
+    [("", "/parties"), ("/parties", "/parties/parties"), ("/café/", "/caf%C3%A9/parties"), ("/\ud800", "/%3F/parties")],
+)
+async def test_what_is_nothing_says_where_rooms_are(root: str, where: str) -> None:
+    async with party_app() as app:
+        answer = await ask(app, "GET", "/chat/lobby", root_path=root)
+    assert (404, f"there is nothing here: a room is at {where}/PARTY/ID") == (answer.status, answer.body.decode())
+
+
 async def test_the_mount_itself_is_no_address() -> None:
     async with party_app(prefix="") as app:
         assert 404 == (await ask(app, "GET", "/api", root_path="/api")).status
@@ -212,6 +222,12 @@ async def test_a_query_that_is_not_utf_8_is_a_bad_request() -> None:
 async def test_a_prefix_is_checked_at_once(prefix: str) -> None:
     with pytest.raises(ValueError, match="prefix"):
         PartyApp(Runtime({}, backend=MemoryBackend()), prefix)
+
+
+async def test_what_is_no_runtime_is_refused_at_once() -> None:
+    wrong: Any = {"chat": Chat}
+    with pytest.raises(TypeError, match="^PartyApp serves a Runtime, not a dict$"):
+        PartyApp(wrong)
 
 
 async def test_what_it_is_can_be_seen() -> None:
