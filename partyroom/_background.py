@@ -30,7 +30,7 @@ __all__ = ["BackgroundTask", "BackgroundTasks"]
 class BackgroundTask:
     """One of them."""
 
-    __slots__ = ("has_token_to_end", "name", "scope", "since", "task")
+    __slots__ = ("name", "scope", "since", "task")
 
     def __init__(self, name: str, since: float) -> None:
         self.name = name
@@ -39,8 +39,6 @@ class BackgroundTask:
         self.task: object = None
         """The loop's own task, once it runs."""
         self.scope = CancelScope(shield=True)
-        self.has_token_to_end = False
-        """Whether it was cancelled with its instance: it moves from then on, even if it was waiting without its token."""
 
 
 @final
@@ -74,10 +72,7 @@ class BackgroundTasks:
     def cancel(self) -> None:
         """End all tasks: the instance that they belong to goes."""
         for background in self._tasks:
-            if not background.has_token_to_end:
-                background.has_token_to_end = True
-                self._services.work.take()
-                background.scope.cancel()
+            background.scope.cancel()
 
     async def _run(
         self, background: BackgroundTask, fn: Callable[..., Awaitable[object]], args: tuple[object, ...]
@@ -96,6 +91,4 @@ class BackgroundTasks:
         finally:
             self._tasks.discard(background)
             self._ended()
-            if background.has_token_to_end:
-                work.give()
             work.give()

@@ -19,7 +19,6 @@ from collections.abc import Awaitable
 from typing import Any
 
 from anyio import CancelScope, get_cancelled_exc_class
-from anyio.lowlevel import checkpoint
 
 from partyroom._core.units import (
     CURRENT,
@@ -36,7 +35,6 @@ from partyroom._core.units import (
 from partyroom._handlers import begin_handler
 from partyroom._native import OneShot
 from partyroom._services import AwakeRoom, Services
-from partyroom._work import Work
 from partyroom.errors import DeadlockError, EventCancelledError, LimitExceededError
 from partyroom.types import RoomKey
 
@@ -283,29 +281,7 @@ async def _await_nested(unit: Unit, call: Event) -> None:
             host.turns = deque()
         host.turns.appendleft((None, turn))
         with CancelScope(shield=True):
-            await _rest(host, home.services.work, turn)
-
-
-async def _rest(host: Event, work: Work, turn: OneShot[None]) -> None:
-    """Wait for a nested event's end. What was left running may itself wait for time to pass, also if the host was cut.
-
-    An event that is cut holds a token of its own until it has ended, since its code moves: not while it rests here.
-    """
-    if len(host.calls or ()) > 1:
-        # Other branches of its code may move.
-        await work.wait(turn)
-        return
-    # What was cancelled together with this code takes its own tokens back in its next step: let it, before none is held.
-    await checkpoint()
-    host.rests = True
-    if host.cut is not None:
-        work.give()
-    try:
-        await work.wait(turn)
-    finally:
-        host.rests = False
-        if host.cut is not None:
-            work.take()
+            await home.services.work.wait(turn)
 
 
 def _has_left(host: Event, call: Event) -> bool:

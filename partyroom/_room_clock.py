@@ -5,7 +5,7 @@ blocks.
 
 Promises that a task gives its token back while it sleeps here, and has it again
 before it is woken, so that a fake clock moves exactly when it may; and that a
-deadline which has passed is seen as work until the block has ended.
+sleep which nothing can end any more, in a runtime that was killed, is an error.
 
 Must never sleep on the loop's own clock.
 """
@@ -26,6 +26,7 @@ from partyroom._core.instants import alarm_time, length_micros, to_micros
 from partyroom._native import Loop, OneShot
 from partyroom._timers import Timers, ticks
 from partyroom._work import Work
+from partyroom.errors import RuntimeClosedError
 from partyroom.protocols import Clock, RoomClock
 from partyroom.types import RoomKey, Timer
 
@@ -85,12 +86,16 @@ class CountedClock(RoomClock):
         await self._wait(self._parts.wall_timers, due)
 
     async def _wait(self, timers: Timers, due: int) -> None:
-        shot: OneShot[None] = self._parts.loop.one_shot()
-        entry = timers.call_at(due, Timer(self._room, "sleep"), partial(shot.set, None))
-        try:
-            await self._parts.work.wait(shot)
-        finally:
-            entry.cancel()
+        if not timers.has_ended:
+            shot: OneShot[None] = self._parts.loop.one_shot()
+            entry = timers.call_at(due, Timer(self._room, "sleep"), partial(shot.set, None))
+            try:
+                await self._parts.work.wait(shot)
+            finally:
+                entry.cancel()
+        if timers.has_ended:
+            message = f"{self._room}: the runtime has ended, and wakes nobody any more"
+            raise RuntimeClosedError(message)
 
     @override
     @asynccontextmanager
@@ -113,24 +118,16 @@ class CountedClock(RoomClock):
 
 @final
 class _Deadline:
-    """Cancels a scope at its time; what follows is counted from the timer's ring to the block's end."""
+    """Cancels a scope at its time."""
 
-    __slots__ = ("_entry", "_parts", "_scope")
+    __slots__ = ("_entry",)
 
     def __init__(self, parts: ClockParts, room: RoomKey, scope: CancelScope, duration: timedelta) -> None:
-        self._parts = parts
-        self._scope = scope
         due = parts.ticks() + length_micros(duration)
-        self._entry = parts.monotonic_timers.call_at(due, Timer(room, "timeout"), self._pass)
-
-    def _pass(self) -> None:
-        self._parts.work.take()
-        self._scope.cancel()
+        self._entry = parts.monotonic_timers.call_at(due, Timer(room, "timeout"), scope.cancel)
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *_: object) -> None:
         self._entry.cancel()
-        if self._scope.cancel_called:
-            self._parts.work.give()

@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import NoReturn, ParamSpec, Protocol, TypeVar, final
 
-from anyio import create_task_group
+from anyio import CancelScope, create_task_group
 from anyio.abc import TaskGroup as AnyioTaskGroup
 from typing_extensions import override
 
@@ -189,5 +189,12 @@ class _Branches(TaskGroup):
 async def _counted_task_group(services: Services) -> AsyncGenerator[TaskGroup]:
     async with create_task_group() as group:
         branches = _Branches(services, group)
-        yield branches
-        await branches.ended()
+        try:
+            yield branches
+            await branches.ended()
+        except BaseException:
+            # The group would wait for its branches as well, but not counted: one that is shielded may sleep on the clock.
+            group.cancel_scope.cancel()
+            with CancelScope(shield=True):
+                await branches.ended()
+            raise

@@ -268,9 +268,6 @@ class RoomRunner(RoomLife):
         if running is None or running.cut is not None:
             return
         running.cut = error
-        # From here to the event's end the worker moves, even if its handler was waiting with its token given back.
-        if not running.rests:
-            self.services.work.take()
         assert self._worker is not None
         self._worker.scope.cancel()
         nested = running.nested
@@ -375,10 +372,9 @@ class RoomRunner(RoomLife):
             self._leave_with_it()
         if event.error is not None:
             self._report(event, event.error)
-        if event.cut is not None:
-            self.discard()
-            self.services.work.give()
-        elif probe is not None and probe.sleeps_at_once and event.kind != "start" and self.may_forget():
+        if event.cut is not None or (
+            probe is not None and probe.sleeps_at_once and event.kind != "start" and self.may_forget()
+        ):
             self.discard()
 
     def _conclude(self, event: Event) -> None:

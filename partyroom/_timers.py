@@ -88,6 +88,8 @@ class Timers:
         """What was cancelled last."""
         self._sleeping = CancelScope()
         self._parked: OneShot[None] | None = None
+        self.has_ended = False
+        """Whether nothing is called any more."""
         work.take()
 
     def call_at(self, due: int, timer: Timer, call: Callable[[], object]) -> Entry:
@@ -136,6 +138,14 @@ class Timers:
         finally:
             self._target = self._parked = None
             self._lie_down()
+            self._end()
+
+    def _end(self) -> None:
+        """Wake who sleeps in a room: in a runtime that was killed, code that is shielded would sleep on for ever."""
+        self.has_ended = True
+        for entry in self.pending():
+            if entry.timer.kind == "sleep" and entry.call is not None:
+                entry.call()
 
     async def _park(self) -> None:
         shot: OneShot[None] = self._loop.one_shot()

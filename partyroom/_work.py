@@ -86,15 +86,21 @@ class Work:
         return holder is not None and holder.work is self
 
     async def wait_idle(self) -> None:
-        """Return when nothing is in flight; at once if nothing is."""
-        # A caller that was on its way in when the runtime ended gives its token back late: then it is less than none.
-        while self.count > 0:
-            waiter: OneShot[None] = self._loop.one_shot()
-            self._waiters.append(waiter)
-            await waiter
-            if self._lent:
-                # One that was cancelled, rather than answered, takes its token back in its own next step: let it.
-                await checkpoint()
+        """Return when nothing is in flight; at once if nothing is, and nobody waits who may have been cancelled."""
+        while True:
+            # A caller that was on its way in when the runtime ended gives its token back late: then it is less than none.
+            while self.count > 0:
+                waiter: OneShot[None] = self._loop.one_shot()
+                self._waiters.append(waiter)
+                await waiter
+            if not self._lent:
+                return
+            # One that was cancelled, rather than answered, takes its token back in its own next step: let it. Of two that
+            # are to make a step, trio takes either one first.
+            await checkpoint()
+            await checkpoint()
+            if self.count <= 0:
+                return
 
     def wait(self, shot: OneShot[T]) -> Awaitable[T]:
         """Wait for a result, with this task's token given back meanwhile; to be awaited at once.

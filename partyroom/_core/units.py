@@ -201,8 +201,6 @@ class Event(Unit):
     """The nested event that runs in this one now: one at a time."""
     turns: deque[tuple[Event | None, Any]] | None = None
     """Those that wait for the nested event to end, in order: with the event that is to run then, or none."""
-    rests: bool = False
-    """Whether its code does nothing but wait for what a cancelled call has left running in it: nothing of it moves then."""
     stop: Callable[[], object] | None = None
     """Cancels the code of a nested event, which runs in another room's task."""
     reply: Any = None

@@ -232,8 +232,7 @@ class AllWork:
     async def wait_idle(self) -> None:
         """Return when each had nothing in flight, one after the other."""
         for work in tuple(self._parts.values()):
-            if not work.is_idle():
-                await work.wait_idle()
+            await work.wait_idle()
 
     def describe(self) -> list[str]:
         """Say what is in flight, a line each."""

@@ -219,12 +219,15 @@ class FakeClock(Clock):
         await self._watch.see_through(self._settle)
 
     async def _settle(self) -> None:
-        while self._woken or not self._work.is_idle():
+        while True:
             if self._woken:
                 gone_on: OneShot[None] = self._here().one_shot()
                 self._settling.append(gone_on)
                 await gone_on
+            # Also if it looks idle: what was cancelled just now is seen by waiting only.
             await self._work.wait_idle()
+            if not self._woken and self._work.is_idle():
+                return
             self._watch.steps += 1
 
     async def ends(self, wait: Callable[[], Awaitable[None]]) -> bool:

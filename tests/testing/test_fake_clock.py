@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from partyroom import Alarm, Room, Runtime
 from partyroom.backends.memory import MemoryBackend
@@ -762,6 +763,7 @@ async def test_run_until_idle_ends_where_nobody_sleeps_for_what_is_still_to_come
     clock = FakeClock()
     work: Any = SimpleNamespace(
         is_idle=lambda: True,
+        wait_idle=checkpoint,
         is_cancelled=lambda _timer: False,
         pending_timers=lambda: [(at(60), Timer(RoomKey("watch", "a"), "alarm"))],
         next_alarm=lambda: None,

@@ -432,7 +432,7 @@ async def test_a_nested_call_whose_turn_has_just_come_when_its_event_is_cut_hear
     assert ["enough"] == [str(error) for error in heard]
 
 
-async def test_an_event_that_is_cut_while_it_rests_for_what_a_cancelled_call_left_running_ends_with_that(
+async def test_an_event_that_is_cut_while_it_waits_for_what_a_cancelled_call_left_running_ends_with_that(
     backend: FaultyBackend,
 ) -> None:
     scopes: list[anyio.CancelScope] = []
@@ -460,7 +460,7 @@ async def test_an_event_that_is_cut_while_it_rests_for_what_a_cancelled_call_lef
         assert event is not None
         await until(lambda: event.nested)
         scopes[0].cancel()
-        await until(lambda: event.rests and not work.count)
+        await until(lambda: event.turns and not work.count)
         awake(runtime, room).cut(RoomAbortedError("enough"))
         assert isinstance(await caller.outcome(), RoomAbortedError)
         await until(lambda: not work.count)
