@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
+from datetime import timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, final
 
+from anyio import CancelScope, create_task_group
 from typing_extensions import override
 
 from partyroom.errors import ConnectionClosedError, RuntimeClosedError
-from partyroom.protocols import Client, Party, RoomHandle
+from partyroom.protocols import Client, Clock, Party, RoomHandle
 from partyroom.types import AlarmInfo
 
 __all__ = ["Ask", "BlockingClient", "BlockingParty", "BlockingRoomHandle", "Parties"]
@@ -27,8 +29,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-Ask = Callable[[Callable[[], Awaitable[Any]]], Any]
-"""Runs an async function where the runtime lives, and waits for it."""
+
+@final
+class Ask:
+    """The way to where the runtime lives: runs an async function there, and waits for it."""
+
+    __slots__ = ("_ask", "clock")
+
+    def __init__(self, ask: Callable[[Callable[[], Awaitable[Any]]], Any], clock: Clock) -> None:
+        self._ask = ask
+        self.clock = clock
+        """The runtime's own, by which whoever waits there gives up."""
+
+    def __call__(self, fn: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what the function gives
+        """Run it, and give its result."""
+        return self._ask(fn)
 
 
 @final
@@ -210,10 +225,39 @@ class BlockingClient:
         """Hand a message to the room; returns when its mailbox has taken it."""
         self._ask(partial(self._client.send, message))
 
-    def receive(self) -> str | bytes:
-        """Wait for the next message; raises :class:`ConnectionClosedError` after the last one."""
-        message: str | bytes = self._ask(self._client.receive)
-        return message
+    def receive(self, *, timeout: timedelta | None = None) -> str | bytes:
+        """Wait for the next message; raises :class:`ConnectionClosedError` after the last one.
+
+        With ``timeout`` it gives up after that time, by the runtime's clock, and raises ``TimeoutError``. The message that
+        comes then is the next one to be received.
+        """
+        if timeout is None:
+            message: str | bytes = self._ask(self._client.receive)
+            return message
+        _check_length(timeout)
+        found: str | bytes | Exception | None = self._ask(partial(self._receive_within, timeout))
+        if found is None:
+            error = f"{self._client!r}: no message within {timeout}"
+            raise TimeoutError(error)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def _receive_within(self, length: timedelta) -> str | bytes | Exception | None:
+        """Give what comes in time: a message, or why there is none."""
+        found: str | bytes | Exception | None = None
+        async with create_task_group() as tasks:
+            tasks.start_soon(self._cancel_after, length, tasks.cancel_scope)
+            try:
+                found = await self._client.receive()
+            except Exception as error:  # noqa: BLE001 - raised where it is not put into a group
+                found = error
+            tasks.cancel_scope.cancel()
+        return found
+
+    async def _cancel_after(self, length: timedelta, scope: CancelScope) -> None:
+        await self._ask.clock.sleep(length)
+        scope.cancel()
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Iterate over the messages until the connection ends."""
@@ -227,3 +271,9 @@ class BlockingClient:
     def close(self, code: int = 1000, reason: str = "") -> None:
         """End the connection."""
         self._ask(partial(self._client.close, code, reason))
+
+
+def _check_length(timeout: object) -> None:
+    if not isinstance(timeout, timedelta):
+        message = f"timeout must be a timedelta, not {type(timeout).__name__}"
+        raise TypeError(message)

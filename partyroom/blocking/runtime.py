@@ -25,7 +25,7 @@ from partyroom._services import RoomFactory
 from partyroom.blocking._home import Home
 from partyroom.blocking._loop_thread import LoopThread
 from partyroom.blocking._own_thread import OwnThread
-from partyroom.blocking.rooms import BlockingParty, BlockingRoomHandle, Parties
+from partyroom.blocking.rooms import Ask, BlockingParty, BlockingRoomHandle, Parties
 from partyroom.errors import RuntimeClosedError, RuntimeStateError
 from partyroom.observer import Observer
 from partyroom.protocols import AlarmScheduler, Clock, Codec, StorageBackend
@@ -98,7 +98,7 @@ class BlockingRuntime:
         self._loop = loop
         self._lock = Lock()
         self._home: Home | None = None
-        self._parties = Parties(self._ask, self._runtime.parties)
+        self._parties = Parties(Ask(self._ask, self._runtime.clock), self._runtime.parties)
 
     @override
     def __repr__(self) -> str:

@@ -121,6 +121,21 @@ def test_a_client_speaks_and_hears(runtime: BlockingRuntime) -> None:
         ann.close()
 
 
+def test_a_client_gives_up_in_time_and_misses_nothing(runtime: BlockingRuntime) -> None:
+    soon, ever = timedelta(milliseconds=1), timedelta(minutes=5)
+    with runtime.parties["counter"].get("all").connect(id="ann") as ann:
+        with pytest.raises(TimeoutError, match=r"^<Client of .*: no message within 0:00:00.001000$"):
+            ann.receive(timeout=soon)
+        ann.send("hello")
+        assert "hello" == ann.receive(timeout=ever)
+        ann.send("go")
+        with pytest.raises(ConnectionClosedError):
+            ann.receive(timeout=ever)
+        wrong: Any = 5
+        with pytest.raises(TypeError, match="^timeout must be a timedelta, not int$"):
+            ann.receive(timeout=wrong)
+
+
 def test_many_threads_may_use_it_at_once(runtime: BlockingRuntime) -> None:
     room = runtime.parties["counter"].get("all")
     with ThreadPoolExecutor(8) as pool:

@@ -94,6 +94,14 @@ def test_all_of_a_room_is_in_the_callers_thread_and_there_is_no_other(runtime: B
     assert threading.active_count() == before
 
 
+def test_a_client_gives_up_in_time_and_misses_nothing(runtime: BlockingRuntime) -> None:
+    with runtime.parties["diary"].get("a").connect() as client:
+        with pytest.raises(TimeoutError, match="no message within"):
+            client.receive(timeout=SOON)
+        client.send("hello")
+        assert "hello" == client.receive(timeout=timedelta(minutes=5))
+
+
 def test_a_handler_may_use_what_belongs_to_the_thread(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "letters.db", isolation_level=None)) as connection:
         connection.execute("CREATE TABLE letters (text)")
