@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from inspect import isabstract
 from itertools import count
 from pathlib import Path
 
@@ -90,6 +91,15 @@ def test_every_case_states_its_clause() -> None:
         clause = getattr(BackendContract, case).__doc__
         assert clause.endswith("."), clause
         assert "\n" not in clause, clause
+
+
+def test_a_suite_that_makes_no_store_is_not_passed_over() -> None:
+    class Misspelt(BackendContract):
+        """Has a ``make_store``, which nobody calls."""
+
+    assert not isabstract(Misspelt)
+    with pytest.raises(NotImplementedError, match="^Misspelt has no make_backend, which makes"):
+        Misspelt().test_atomic()
 
 
 def test_every_store_has_an_empty_folder_of_its_own_that_goes_away() -> None:

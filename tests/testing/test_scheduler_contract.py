@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from inspect import isabstract
 
 import anyio
 import pytest
@@ -53,6 +54,15 @@ def test_time_may_be_real() -> None:
     contract = TestAlarmLoopOnTheSystemsClock()
     contract.tick = timedelta(milliseconds=20)
     contract.test_at_its_time()
+
+
+def test_a_suite_that_makes_no_scheduler_is_not_passed_over() -> None:
+    class Misspelt(AlarmSchedulerContract):
+        """Has a ``make``, which nobody calls."""
+
+    assert not isabstract(Misspelt)
+    with pytest.raises(BrokenContractError, match="NotImplementedError: Misspelt has no make_scheduler, which makes"):
+        Misspelt().test_at_its_time()
 
 
 def test_every_case_states_its_clause() -> None:
