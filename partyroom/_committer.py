@@ -6,7 +6,8 @@ other, so they are stored together or not at all.
 
 Promises that each room's commits reach the backend in order, that each event is
 answered once, and that a group which failed as a whole is tried again commit by
-commit, so that one room's fault is not another's (G5).
+commit, so that one room's fault is not another's (G5); and that of events which may be stored already none is stored
+again without those behind it, or a room would find halves of both.
 
 Must never drop a commit that was handed in, unless its room says that it broke.
 """
@@ -53,7 +54,7 @@ class CommittingRoom(Protocol):
 class _Batch:
     """What waits of one room: the writes of one event, or of several in a row, and the end of its claim."""
 
-    __slots__ = ("_is_answered", "event", "number", "parts", "release", "room", "writes")
+    __slots__ = ("_is_answered", "event", "is_doubtful", "number", "parts", "release", "room", "writes")
 
     def __init__(self, room: CommittingRoom, event: Event | None) -> None:
         self.room = room
@@ -63,6 +64,8 @@ class _Batch:
         self.number = 0 if event is None else event.sealed_as
         self.parts: list[Event] | None = None
         """All events, if there are several."""
+        self.is_doubtful = False
+        """Whether nobody knows if these are stored already."""
         self.release = event is None
         """Whether the room's claim ends with these."""
         self._is_answered = False
@@ -83,8 +86,8 @@ class _Batch:
         return Commit(room.key, room.fence, writes.values, writes.alarms, writes.clear, self.release)
 
     def split(self) -> list[_Batch]:
-        """Give the same writes event by event."""
-        if self.parts is None:
+        """Give the same writes event by event, if none of them is stored."""
+        if self.parts is None or self.is_doubtful:
             return [self]
         split = [_Batch(self.room, event) for event in self.parts]
         split[-1].release = self.release
@@ -245,7 +248,7 @@ class Committer:
             except StopIteration as done:
                 again = self._answer(group, done.value)
             except Exception:  # noqa: BLE001 - nothing is known of any of them: each is asked for again, apart
-                again = group
+                again = _doubted(group)
             else:
                 return self._hear(group, _Step(iterator, first))
         except BaseException as error:  # noqa: BLE001 - an interrupt, or a scheduler's: handed on, and the turn ends
@@ -299,7 +302,7 @@ class Committer:
         try:
             given = await (step or self._ask(group))
         except Exception:  # noqa: BLE001 - nothing is known of any of them: each is asked for again, apart
-            again = group
+            again = _doubted(group)
         else:
             again = self._answer(group, given)
         await self._ask_apart(again)
@@ -307,7 +310,7 @@ class Committer:
     def _answer(self, group: list[_Batch], answers: Sequence[CommitError | None]) -> list[_Batch]:
         """Tell the rooms what became of a group; give those of whom nothing is known yet."""
         if not _are_answers(answers, len(group)):
-            return group
+            return _doubted(group)
         again: list[_Batch] = []
         for batch, error in zip(group, answers, strict=True):
             if error is None:
@@ -319,7 +322,7 @@ class Committer:
         return again
 
     async def _ask_apart(self, again: list[_Batch]) -> None:
-        """Try batches again alone, the events of each one by one and in order, up to the first that is refused."""
+        """Try batches again alone: the events of one that was refused one by one and in order, up to the first that is."""
         for batch in again:
             for part in batch.split():
                 error = await self._ask_one(part)
@@ -345,6 +348,12 @@ class Committer:
             batch.refuse(error)
         if not isinstance(error, get_cancelled_exc_class()):
             self._fail(error)
+
+
+def _doubted(group: list[_Batch]) -> list[_Batch]:
+    for batch in group:
+        batch.is_doubtful = True
+    return group
 
 
 def _are_answers(answers: Any, number: int) -> bool:  # noqa: ANN401 - whatever a plug-in gives
