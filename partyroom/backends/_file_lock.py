@@ -65,6 +65,8 @@ class FileLock:
         except OSError as error:
             pid = _read_pid(descriptor)
             os.close(descriptor)
+            if error.errno not in _TAKEN:
+                raise BackendError(f"{self._path}: it cannot be locked ({error.strerror}); use a local disk") from error
             raise BackendLockedError(self._path, pid) from error
         # For the one who comes too late to read; a full disk is no reason not to have the lock.
         with suppress(OSError):
@@ -84,6 +86,9 @@ class FileLock:
             os.close(self._descriptor)
             self._descriptor = None
 
+
+_TAKEN: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK})
+"""What a system says of a lock that somebody has. Anything else is a fault of its own, as on a disk that has no locks."""
 
 _HELD: WeakSet[FileLock] = WeakSet()
 

@@ -244,12 +244,8 @@ class GroupWriter:
         writing = [commit for commit in commits if commit.values or commit.alarms or commit.clear]
         if not writing:
             return
-        try:
+        with backend_errors():
             self._store.apply(writing)
-        except BackendError:
-            raise
-        except Exception as error:
-            raise told(error) from error
 
     def _settle_apart(
         self, commits: Sequence[Commit], answers: list[CommitError | None], admitted: Sequence[int]
@@ -285,13 +281,9 @@ def backend_errors() -> Generator[None]:
         yield
     except BackendError:
         raise
-    except Exception as error:
-        raise told(error) from error
-
-
-def told(error: Exception) -> BackendError:
-    """Make the error of ours that tells of one of the store's own."""
-    return BackendError(f"{type(error).__name__}: {error}")
+    except BaseException as error:
+        # Of any kind: a panic of a client in Rust, say, is no ``Exception``, and here it would end the thread unheard.
+        raise BackendError(f"{type(error).__name__}: {error}") from error
 
 
 def _give_way() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -207,6 +208,19 @@ async def test_one_backend_at_a_time_whatever_way_leads_to_the_file(tmp_path: Pa
         await store(first, k=b"v")
     async with FileBackend(tmp_path / way) as second:
         assert {"k": b"v"} == await second.read(A, ["k"])
+
+
+async def test_a_disk_that_has_no_locks_is_told_apart_from_a_lock_that_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(_file_lock, "_lock", refuse)
+        with pytest.raises(BackendError, match=r"rooms.db: it cannot be locked \(No locks available\)") as caught:
+            await FileBackend(tmp_path / "rooms.db").__aenter__()
+    assert not isinstance(caught.value, BackendLockedError)
 
 
 async def test_others_can_read_meanwhile(tmp_path: Path) -> None:

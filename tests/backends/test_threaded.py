@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import pytest
@@ -512,6 +512,29 @@ async def test_leaving_twice_is_harmless() -> None:
     backend = await ThreadedBackend(DictStore()).__aenter__()
     await backend.__aexit__(None, None, None)
     await backend.__aexit__(None, None, None)
+
+
+class PanicError(BaseException):
+    """What a client in Rust raises where it should not have come to: no ``Exception``."""
+
+
+async def test_a_fault_of_any_kind_is_told_and_ends_no_thread() -> None:
+    def panic(*_arguments: object) -> NoReturn:
+        raise PanicError("unreachable")
+
+    store = DictStore()
+    async with ThreadedBackend(store) as backend:
+        fence = await backend.claim(A)
+        store.before_apply = panic
+        (error,) = await backend.commit([put(A, fence, k=b"v")])
+        assert "PanicError: unreachable" in str(error)
+        store.before_apply = lambda _commits: None
+        assert [None] == await backend.commit([put(A, fence, k=b"w")])
+        store.read, read = panic, store.read  # type: ignore[method-assign]
+        with pytest.raises(BackendError, match="PanicError: unreachable"):
+            await backend.read(A, ["k"])
+        store.read = read  # type: ignore[method-assign]
+        assert {"k": b"w"} == await backend.read(A, ["k"])
 
 
 # --- a busy loop -------------------------------------------------------------
