@@ -58,7 +58,7 @@ class Alarm:
     """The time it was set for, in UTC; retries keep it."""
     retry_count: int = 0
     """How many times this ring has failed before."""
-    payload: object = None
+    payload: Any = None
     """The value given to ``set_alarm``, copied."""
     missed: int = 0
     """How many occurrences of a recurrence get no ring of their own: they passed unrung, and this ring stands for them,
@@ -87,7 +87,7 @@ class AlarmInfo:
     """The time it was set for, in UTC."""
     recurrence: Recurrence | None
     """How it repeats; ``None`` for one that rings once."""
-    payload: object
+    payload: Any
     """A copy of the value it was set with."""
     retry_count: int
     """How often the handler has raised for this ring."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, assert_type
 
 import attrs
 import pytest
@@ -45,6 +45,10 @@ def test_a_row_without_data_has_none() -> None:
 def test_an_alarm_is_a_retry_once_it_has_failed(failures: int, is_retry: bool) -> None:
     alarm = Alarm(None, "1", datetime(2030, 1, 1, tzinfo=UTC), failures)
     assert is_retry is alarm.is_retry
+
+
+def test_checkers_leave_a_payload_to_its_author_as_they_do_a_stored_value() -> None:
+    assert_type(Alarm(None, "1", datetime(2030, 1, 1, tzinfo=UTC)).payload, Any)
 
 
 @pytest.mark.parametrize("name", COUNTS)
