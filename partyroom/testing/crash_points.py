@@ -150,16 +150,16 @@ class _Runs:
         """Run the scenario without a crash; give how many commits it has."""
         backend = CrashingBackend(self._backend(), lambda _commit: None)
         harness = Harness(self._parties, backend=backend, **self._options)
-        moment = Moment(harness)
+        moment, what = Moment(harness), "the scenario fails"
         try:
             async with harness:
                 with moment.noted():
                     await self._scenario(harness)
                     await harness.settle()
-                    commits = backend.commits
+                    commits, what = backend.commits, "the invariant does not hold"
                     await self._check(harness)
         except Exception as error:
-            message = "the invariant does not hold even without a crash"
+            message = f"{what} even without a crash"
             raise BrokenInvariantError(message, (moment.tell(error),)) from error
         return commits
 

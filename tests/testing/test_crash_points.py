@@ -186,6 +186,14 @@ async def test_an_invariant_that_never_holds_is_no_matter_of_crashes() -> None:
         await every_crash(nothing, invariant, parties=PARTIES)
 
 
+async def test_a_scenario_that_fails_by_itself_is_no_matter_of_the_invariant() -> None:
+    async def scenario(_harness: Harness) -> None:
+        raise LookupError
+
+    with pytest.raises(BrokenInvariantError, match="^the scenario fails even without a crash\n\nLookupError\n"):
+        await every_crash(scenario, nothing, parties=PARTIES)
+
+
 async def test_an_error_of_the_scenario_itself_is_not_taken_for_a_crash() -> None:
     runs = 0
 
