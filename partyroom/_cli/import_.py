@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryFile
@@ -127,13 +127,24 @@ def _input(path: str | None, screen: Screen) -> Generator[TextIO]:
     """Give the lines of a dump, as a file that can be read twice."""
     if path is not None:
         # What is no UTF-8 is noticed line by line.
-        with Path(path).open(encoding="utf-8", errors="surrogateescape") as file:
-            yield file
+        with Path(path).open(encoding="utf-8", errors="surrogateescape") as file, _readable_twice(file) as dump:
+            yield dump
         return
     if screen.input.isatty():
         raise CommandError("DUMP is missing, and nothing comes through a pipe")
+    with _spooled(screen.input) as dump:
+        yield dump
+
+
+def _readable_twice(file: TextIO) -> AbstractContextManager[TextIO]:
+    """Give a file as it is, unless its name stands for a pipe, as a shell's ``<(zcat dump.gz)`` does."""
+    return nullcontext(file) if file.seekable() else _spooled(file)
+
+
+@contextmanager
+def _spooled(stream: TextIO) -> Generator[TextIO]:
     with TemporaryFile("w+", encoding="utf-8", errors="surrogateescape") as spool:
-        copyfileobj(screen.input, spool)
+        copyfileobj(stream, spool)
         spool.seek(0)
         yield spool
 

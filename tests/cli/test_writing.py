@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 
 import anyio
@@ -274,6 +275,20 @@ def test_a_dump_comes_through_a_pipe(path: Path, tmp_path: Path) -> None:
     assert 0 == run("import", tmp_path / "new.db", given=run("export", path).out).code
     assert 0 == run("import", tmp_path / "newer.db", "-", given=run("export", path, "-o", "-").out).code
     assert facts(path) == facts(tmp_path / "new.db")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes have no names on this system")
+def test_a_dump_comes_through_a_pipe_with_a_name(path: Path, tmp_path: Path) -> None:
+    def write() -> None:
+        pipe.write_text(run("export", path).out, encoding="utf-8")
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = Thread(target=write)
+    writer.start()
+    ran = run("import", tmp_path / "new.db", pipe)
+    writer.join()
+    assert (0, facts(path)) == (ran.code, facts(tmp_path / "new.db"))
 
 
 def test_a_person_who_gives_no_dump_is_not_waited_for(tmp_path: Path) -> None:
