@@ -4,10 +4,11 @@ Owns a side file next to the database, ``<file>-lock``, an exclusive lock of the
 operating system on it, and the process id written into it.
 
 Promises that there is one holder at a time, also within one process and through
-any link or relative path to the same file; that the lock ends with its process,
-however that dies, and is not kept alive by a forked child; and that the loser
-learns the holder's process id. The side file stays: deleting it would let two
-processes lock two files of one name.
+any symbolic link or relative path to the same file (not by another name of it,
+a hard link: SQLite keeps a log for each name); that the lock ends with its
+process, however that dies, and is not kept alive by a forked child; and that the
+loser learns the holder's process id. The side file stays: deleting it would let
+two processes lock two files of one name.
 
 Must never touch the database itself: closing any handle of a file drops the
 locks that SQLite has on it.
