@@ -94,9 +94,9 @@ class Inbox:
         return self._receiver is not None and not self._receiver.done
 
     def fail(self, error: Exception) -> None:
-        """Have the task that waits for a message raise, and keep whatever comes; for the testing kit."""
-        if self._receiver is not None:
-            self._receiver.fail(error)
+        """Have the task that waits for a message, as one must, raise, and keep whatever comes; for the testing kit."""
+        assert self._receiver is not None
+        self._receiver.fail(error)
 
     async def get(self) -> str | bytes:
         """Wait for the next message, or raise why there will be none."""

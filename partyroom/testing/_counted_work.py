@@ -184,9 +184,8 @@ class RuntimeWork(CountedWork):
     @override
     def awaited_calls(self) -> list[Event]:
         engine = self._engine()
-        if engine is None:
-            return []
-        events = (event for room in engine.all_awake() for event in room.unfinished())
+        rooms = [] if engine is None else engine.all_awake()
+        events = (event for room in rooms for event in room.unfinished())
         return [each for each in events if each.kind in ASKED and each.caller is None and _is_waited_for(each)]
 
     @override

@@ -94,6 +94,14 @@ async def test_a_look_for_faults_can_be_cancelled(path: Path, monkeypatch: pytes
         assert [] == await view.faults(lambda: None), "and the file can be looked at as before"
 
 
+async def test_a_file_that_cannot_be_looked_through_to_its_end_says_why(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DROP TABLE alarms")
+    async with FileView(path) as view:
+        with pytest.raises(BackendError, match="no such table: alarms"):
+            await view.faults(lambda: None)
+
+
 async def test_looking_at_a_file_at_rest_touches_nothing(path: Path) -> None:
     before = snapshot(path.parent)
     async with FileView(path) as view:

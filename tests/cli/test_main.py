@@ -186,12 +186,13 @@ def test_ctrl_c_ends_the_look_at_a_long_dump_soon(
     rooms = [RoomContent(RoomKey("p", f"{number}")) for number in range(9)]
     looked_at: list[RoomContent] = []
 
+    def look_at(room: RoomContent) -> RoomContent:
+        looked_at.append(room)
+        return room
+
     def read_and_press(_file: TextIO) -> Iterator[RoomContent]:
-        for room in rooms:
-            if not looked_at:
-                signal.raise_signal(signal.SIGINT)
-            looked_at.append(room)
-            yield room
+        signal.raise_signal(signal.SIGINT)
+        yield from map(look_at, rooms)
 
     monkeypatch.setattr(import_, "read_dump", read_and_press)
     (tmp_path / "dump").touch()

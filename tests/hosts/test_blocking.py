@@ -224,13 +224,13 @@ def test_an_interrupt_that_has_ended_it_is_told_to_who_closes(loop: Any) -> None
         raise KeyboardInterrupt
 
     runtime = BlockingRuntime({"counter": Counter}, backend=MemoryBackend(), loop=loop)
+    others = enumerate_threads()
     with pytest.raises(KeyboardInterrupt), runtime:
+        (thread,) = [each for each in enumerate_threads() if each not in others]
         room = runtime.parties["counter"].get("a")
         with pytest.raises(EventCancelledError):
             room.call(interrupt)
-        for thread in enumerate_threads():
-            if thread.name == "partyroom":
-                thread.join(30)
+        thread.join(30)
         with pytest.raises(RuntimeClosedError):
             room.call(Counter.increment)
 

@@ -122,9 +122,6 @@ class Plain:
     def __await__(self) -> Any:
         return self
 
-    def __iter__(self) -> Plain:
-        return self
-
     def __next__(self) -> None:
         self.left -= 1
         if not self.left:

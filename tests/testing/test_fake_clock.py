@@ -603,6 +603,25 @@ async def test_a_message_that_a_stuck_room_owes_is_missed_with_the_line_at_which
     assert ["and waits at test_fake_clock.py:" in str(error) for error in errors] == [True, True]
 
 
+async def test_while_time_is_moved_it_is_the_mover_who_looks_whether_anything_goes_on() -> None:
+    clock, told = FakeClock(stall_timeout=0.01), list[str]()
+    async with Harness({"napper": Napper}, clock=clock) as harness, anyio.create_task_group() as tasks:
+
+        async def nap() -> None:
+            told.append(await harness.parties["napper"].get("a").call(Napper.nap))
+
+        watch = clock._standstill
+        assert watch is not None
+        async with clock._lock():
+            tasks.start_soon(nap)
+            for is_watched in (True, False):
+                while (watch._loop is not None) != is_watched:
+                    await checkpoint()
+        await clock.advance(SECOND)
+        await harness.settle()
+        assert ["rested"] == told
+
+
 async def test_events_of_rooms_and_new_waits_say_that_something_goes_on_while_time_stands_still() -> None:
     async with Harness({"reminder": Reminder}) as harness:
         assert harness.clock._standstill is not None

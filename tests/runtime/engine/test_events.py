@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -494,8 +494,7 @@ async def test_an_on_connect_that_is_not_async_lets_nobody_in_and_is_the_cause(b
     plain: Any = type("Plain", (Room,), {"on_connect": lambda *_: None})
     async with running({"plain": plain}, backend) as runtime:
         with pytest.raises(ConnectRejectedError) as refused:
-            async with runtime.parties["plain"].get("a").connect():
-                raise AssertionError
+            await runtime.parties["plain"].get("a").connect().__aenter__()
     assert "plain/a on_connect gave NoneType, which cannot be awaited" in str(refused.value.__cause__)
 
 
@@ -521,6 +520,20 @@ async def test_a_coroutine_is_refused_where_a_function_is_wanted(backend: Faulty
         await room.call(branch)
         with pytest.raises(TypeError, match=r"^run takes a function and its arguments, run\(fn, 1\)"):
             await room.call(run)
+
+
+async def test_an_awaitable_that_cannot_be_closed_is_refused_as_a_coroutine_is(backend: FaultyBackend) -> None:
+    class Future:
+        def __await__(self) -> Generator[None, None, None]:
+            """Be awaited, by nobody."""
+            yield
+
+    async def run(room: Room) -> None:
+        await room.ctx.run(cast("Any", Future()))
+
+    async with running({"box": Box}, backend) as runtime:
+        with pytest.raises(TypeError, match=r"^run takes a function and its arguments, run\(fn, 1\)"):
+            await runtime.parties["box"].get("a").call(run)
 
 
 async def test_a_background_task_that_is_not_async_is_said_to_be_so(
