@@ -26,6 +26,7 @@ from typing_extensions import override
 
 from partyroom._core.key_orders import KeyOrders
 from partyroom._core.keys import check_key, check_limit, key_range
+from partyroom._core.page_size import PageSize
 from partyroom._core.read_cache import UNKNOWN, Unknown
 from partyroom._core.units import CURRENT, Event, Unit
 from partyroom._room_alarms import RoomAlarms, StorageOwner
@@ -153,9 +154,20 @@ class RoomStorage(RoomAlarms):
 
     @override
     async def delete_many(self, keys: Iterable[str], /) -> int:
-        found = await self._find_many(self._keys(keys))
-        self._unit().layer().values.update((key, None) for key, _ in found)
-        return len(found)
+        wanted = self._keys(keys)
+        # The store tells that a value is there by giving it: so not all of them at once.
+        size = PageSize()
+        gone: builtins.list[str] = []
+        start = 0
+        while start < len(wanted):
+            found = await self._find_many(wanted[start : start + size.entries])
+            gone += [key for key, _ in found]
+            start += size.entries
+            size.learn(found)
+            if start < len(wanted):
+                await checkpoint()
+        self._unit().layer().values.update(dict.fromkeys(gone))
+        return len(gone)
 
     async def _find_many(self, keys: builtins.list[str]) -> builtins.list[tuple[str, bytes]]:
         """Give those of several keys that exist, with their bytes."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from anyio import create_task_group
@@ -324,6 +324,18 @@ async def test_pages_of_large_values_are_small(anyio_backend: object) -> None:
         await do(box, lambda storage: storage.put_many(large))
         await harness.put_to_sleep(box)
         assert [64, *[2] * 9] == await scans_of(box, recording, count)
+
+
+async def test_many_large_values_are_deleted_without_being_held_at_once(anyio_backend: object) -> None:
+    recording = RecordingBackend(MemoryBackend())
+    async with Harness({"box": Box}, backend=recording, limits=Limits(room_cache_bytes=1)) as harness:
+        box = harness.parties["box"].get("a")
+        large = {f"{number:03}": "x" * 400_000 for number in range(80)}
+        await do(box, lambda storage: storage.put_many(large))
+        await harness.put_to_sleep(box)
+        assert [80] == await do(box, lambda storage: storage.delete_many([*large, "none"]))
+        assert [64, *[2] * 8, 1] == [len(cast("Sequence[str]", read.arguments[1])) for read in recording.of("read")]
+        assert {} == await harness.stored(box)
 
 
 async def test_a_queue_is_drained_from_its_front(harness: Harness, box: RoomHandle) -> None:
