@@ -47,8 +47,8 @@ class ContextRoom(StorageOwner, Protocol):
         """Start a background task."""
         ...
 
-    def abort(self, reason: str, /) -> NoReturn:
-        """Throw the instance away."""
+    def abort(self, reason: str, /) -> Exception:
+        """Throw the instance away; give what is to be raised where that is asked for."""
         ...
 
     def check_is_awake(self) -> None:
@@ -131,7 +131,7 @@ class Context(RoomContext):
 
     @override
     def abort(self, reason: str = "", /) -> NoReturn:
-        self._room.abort(reason)
+        raise self._room.abort(reason)
 
 
 def _deliver(connections: Sequence[RoomConnection], message: str | bytes, size: int) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from partyroom._background import BackgroundTasks
 from partyroom._core.functions import check_function
@@ -88,9 +88,8 @@ class RoomLife(ABC):
         """Commit what the running event has done so far (G3)."""
 
     @abstractmethod
-    def abort(self, reason: str) -> NoReturn:
-        """Throw the instance away, and end the running event."""
-        raise NotImplementedError
+    def abort(self, reason: str) -> Exception:
+        """Throw the instance away, and end the running event; give what is to be raised where that is asked for."""
 
     @abstractmethod
     async def run_start(self, on_start: Callable[[], Awaitable[Any]], waiting: Event) -> None:

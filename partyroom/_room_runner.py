@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, NoReturn, cast, final
+from typing import Any, Final, cast, final
 
 from anyio import get_cancelled_exc_class
 from anyio.lowlevel import checkpoint
@@ -308,13 +308,13 @@ class RoomRunner(RoomLife):
         self.cut_off(error)
 
     @override
-    def abort(self, reason: str) -> NoReturn:
+    def abort(self, reason: str) -> Exception:
         error = RoomAbortedError(f"{self.key}: aborted{': ' if reason else ''}{reason}")
         if self.running is None:
             self.discard()
         else:
             self.cut(error)
-        raise error
+        return error
 
     def _interrupt(self, event: Event, error: BaseException) -> None:
         """Give an event that ended by something else than an ``Exception`` an error to tell."""

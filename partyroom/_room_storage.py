@@ -19,7 +19,7 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import Token
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, TypeVar, final, overload
+from typing import Any, Final, final
 
 from anyio.lowlevel import checkpoint
 from typing_extensions import override
@@ -39,8 +39,6 @@ from partyroom.errors import (
 from partyroom.types import KeyRange
 
 __all__ = ["RoomStorage"]
-
-T = TypeVar("T")
 
 PAGE: Final = 1000
 """After how many values that were asked for by key others have a turn: a page of small ones takes a few milliseconds."""
@@ -72,12 +70,8 @@ class RoomStorage(RoomAlarms):
 
     # --- one value -----------------------------------------------------------
 
-    @overload
-    async def get(self, key: str, /, default: None = None) -> Any: ...  # noqa: ANN401 - an author's own value
-    @overload
-    async def get(self, key: str, /, default: T) -> T: ...
     @override
-    async def get(self, key: str, /, default: object = None) -> object:
+    async def get(self, key: str, /, default: Any = None) -> Any:
         unit = self._unit()
         key = self._key(key)
         data = await self._find(unit, key)

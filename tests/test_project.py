@@ -88,5 +88,21 @@ def test_every_record_of_the_log_says_its_room_and_event() -> None:
     assert len(calls) > 10
 
 
+def test_what_has_no_body_and_so_is_left_out_of_coverage_is_a_protocols_method() -> None:
+    found = list[tuple[str, int]]()
+    for path in SOURCES:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+        protocols = [node for node in classes if any("Protocol" in ast.unparse(base) for base in node.bases)]
+        allowed = [member for protocol in protocols for member in protocol.body]
+        bodiless = [node for node in nodes if any(map(is_ellipsis, ast.iter_child_nodes(node)))]
+        found += [(path.name, getattr(node, "lineno", 0)) for node in bodiless if node not in allowed]
+    assert [] == found
+
+
+def is_ellipsis(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and ast.unparse(node) == "..."
+
+
 def test_no_comment_leaves_a_line_out_of_coverage() -> None:
     assert [] == [path for path in SOURCES if "pragma: " + "no" in path.read_text(encoding="utf-8")]

@@ -68,7 +68,8 @@ class EachCommit(Wrong):
     """Makes of each commit another one."""
 
     @abstractmethod
-    def changed(self, commit: Commit) -> Commit: ...
+    def changed(self, commit: Commit) -> Commit:
+        """Give another one."""
 
     @override
     async def commit(self, commits: Sequence[Commit], /) -> Sequence[CommitError | None]:
@@ -79,7 +80,8 @@ class EachKey(Wrong):
     """Keeps values, alarms and rooms under other texts."""
 
     @abstractmethod
-    def text(self, text: str) -> str: ...
+    def text(self, text: str) -> str:
+        """Give another one."""
 
     def room(self, room: RoomKey) -> RoomKey:
         return room
@@ -175,7 +177,8 @@ class Journal(Wrong):
         self.groups: list[Sequence[Commit]] = []
 
     @abstractmethod
-    def kept(self) -> list[Commit]: ...
+    def kept(self) -> list[Commit]:
+        """Give what of the last group is kept."""
 
     @override
     async def commit(self, commits: Sequence[Commit], /) -> Sequence[CommitError | None]:
@@ -621,7 +624,8 @@ class OtherRange(Wrong):
     """Scans another range than the one it is given."""
 
     @abstractmethod
-    def other(self, keys: KeyRange) -> KeyRange: ...
+    def other(self, keys: KeyRange) -> KeyRange:
+        """Give another one."""
 
     @override
     async def scan(self, room: RoomKey, keys: KeyRange, limit: int, /) -> Sequence[tuple[str, bytes]]:
@@ -735,7 +739,8 @@ class OtherDueAlarms(Wrong):
     """Lists due alarms in its own way."""
 
     @abstractmethod
-    def listed(self, rows: list[Any], before: int | None, after: AlarmCursor | None) -> list[AlarmRow]: ...
+    def listed(self, rows: list[Any], before: int | None, after: AlarmCursor | None) -> list[AlarmRow]:
+        """List them."""
 
     @override
     async def due_alarms(self, before: int | None, after: AlarmCursor | None, limit: int, /) -> Sequence[AlarmRow]:
@@ -1050,7 +1055,8 @@ class Breakable(Wrong):
     broken = False
 
     @abstractmethod
-    async def fail(self, commits: Sequence[Commit]) -> Sequence[CommitError | None]: ...
+    async def fail(self, commits: Sequence[Commit]) -> Sequence[CommitError | None]:
+        """Answer, or do not."""
 
     @override
     async def commit(self, commits: Sequence[Commit], /) -> Sequence[CommitError | None]:

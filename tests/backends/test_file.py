@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import runpy
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -294,6 +296,34 @@ FORKING = """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks on this system")
+def test_on_windows_a_byte_far_behind_the_owners_id_is_locked_so_that_others_can_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for what Windows locks with, so that the way there is tried on other systems too."""
+    fcntl: Any = pytest.importorskip("fcntl")
+    locked = list[tuple[int, int, int]]()
+
+    def locking(descriptor: int, mode: int, count: int) -> None:
+        locked.append((os.lseek(descriptor, 0, os.SEEK_CUR), mode, count))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    with monkeypatch.context() as windows:
+        windows.setattr(sys, "platform", "win32")
+        windows.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
+        FileLock: Any = runpy.run_path(str(_file_lock.__file__))["FileLock"]  # noqa: N806 - a class
+    path = tmp_path / "rooms.db"
+    first, second = FileLock(str(path)), FileLock(str(path))
+    first.acquire()
+    assert f"{os.getpid()}\n" == Path(f"{path}-lock").read_text(encoding="ascii")
+    with pytest.raises(BackendLockedError) as refused:
+        second.acquire()
+    assert os.getpid() == refused.value.pid
+    first.release()
+    second.acquire()
+    second.release()
+    assert [(1 << 30, 2, 1)] * 3 == locked
+
+
 async def test_a_forked_child_does_not_keep_the_lock_of_a_parent_that_died(tmp_path: Path) -> None:
     with start(FORKING, tmp_path / "rooms.db") as parent:
         assert parent.stdout is not None

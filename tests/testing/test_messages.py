@@ -236,7 +236,8 @@ def use_a_harness_without_async() -> None:
 
 class Never(AlarmScheduler):
     @override
-    def changed(self, room: object, due: object, /) -> None: ...
+    def changed(self, room: object, due: object, /) -> None:
+        """Hear of it."""
 
     @override
     async def run(self, wake: object, upcoming: object, /) -> None:
