@@ -38,6 +38,8 @@ _Cell: TypeAlias = Any  # int | str | bytes | None: what a column takes is known
 
 MAX_ROWS: Final = 2048
 """The most rows of one statement; a prepared one costs about 0.5 KB a row. A larger group is several in a transaction."""
+MAX_DELETING: Final = 256
+"""The most rows of one that deletes more values than that: SQLite holds every page of them in memory until it ends."""
 MAX_KNOWN: Final = 100_000
 """How many rooms are known to be there before they are forgotten, all at once."""
 
@@ -148,7 +150,7 @@ class SqliteWriter:
                     return False
                 add((party, room_id, key, value))
         try:
-            self._insert(_PUTS, 4, cells)
+            self._insert(_PUTS, 4, cells, MAX_ROWS)
         except sqlite3.IntegrityError:
             self._known.clear()
             return False
@@ -158,8 +160,8 @@ class SqliteWriter:
     def _change(self, commits: Sequence[Commit]) -> None:
         """Write any commits."""
         cells = _changes_of(commits)
-        self._insert(_CHANGES, 6, cells)
         kinds = cells[::6]
+        self._insert(_CHANGES, 6, cells, MAX_DELETING if kinds.count(_DELETE) > MAX_DELETING else MAX_ROWS)
         deleted = kinds.count(_DELETE) + kinds.count(_DELETE_ALARM)
         self._care.note(rows=len(kinds), size=_size(cells[4::6]), deleted=deleted, cleared=_CLEAR in kinds)
         if len(self._known) > MAX_KNOWN:
@@ -170,9 +172,9 @@ class SqliteWriter:
             elif commit.values:
                 self._known.add(commit.room)
 
-    def _insert(self, statement: str, columns: int, cells: list[_Cell]) -> None:
-        """Insert rows, which follow each other in ``cells``: in one statement, or in several in a transaction."""
-        most = MAX_ROWS * columns
+    def _insert(self, statement: str, columns: int, cells: list[_Cell], rows: int) -> None:
+        """Insert rows, which follow each other in ``cells``: in one statement, or in several of ``rows`` in a transaction."""
+        most = rows * columns
         if len(cells) <= most:
             self._execute(statement, columns, cells)
             return
