@@ -12,8 +12,9 @@ Must never read a clock. Instants are microseconds since 1970-01-01 UTC.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, timedelta, tzinfo
 from functools import lru_cache
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ __all__ = ["COUNTED", "count_since", "decode_recurrence", "encode_recurrence", "
 
 COUNTED: Final = 1000
 """How many occurrences of a ``Cron`` are counted before the count stops: each has to be computed."""
+DAY: Final = 86_400_000_000
 
 
 def first_after(recurrence: Recurrence, now: int) -> int | None:
@@ -76,13 +78,53 @@ def _walk(cron: Cron, scheduled: int, last: int) -> tuple[int, int | None]:
 @lru_cache(maxsize=4 * COUNTED)
 def _following(expression: str, tz: str, after: int) -> int | None:
     """Give the first occurrence after an instant; ``None`` if there is none before the calendar ends, or in fifty years."""
+    zone = load_zone(tz)
     try:
-        occurrences = load_cronsim().CronSim(expression, from_micros(after).astimezone(load_zone(tz)))
+        minute, hour, *_ = expression.split(" ")
+        if minute.startswith("*") or hour.startswith("*"):
+            return _following_elapsed(expression, zone, after)
+        occurrences = load_cronsim().CronSim(expression, from_micros(after).astimezone(zone))
         # In an hour that the clocks repeat, local times begin again before the instant that was asked for.
         return next((micros for micros in map(to_micros, occurrences) if micros > after), None)
     except (OverflowError, ValueError):
         # The calendar ends with year 9999.
         return None
+
+
+def _following_elapsed(expression: str, zone: tzinfo, after: int) -> int | None:
+    """Give the first occurrence after an instant of what follows elapsed time, from one change of the clocks to the next.
+
+    Between two changes the clocks are those of UTC, set differently. Over one, cronsim goes by whole hours: it would
+    lose what lies in half of one, or on the evening that clocks set back at midnight repeat.
+    """
+    cronsim = load_cronsim()
+    begin = after
+    while True:
+        offset = _offset(zone, begin)
+        local = next(cronsim.CronSim(expression, from_micros(after + offset)), None)
+        if local is None:
+            return None
+        found = to_micros(local) - offset
+        change = _first_change(zone, begin, found)
+        if change is None:
+            return found
+        after, begin = change - 1, change
+
+
+def _offset(zone: tzinfo, micros: int) -> int:
+    return to_micros(from_micros(micros).astimezone(zone).replace(tzinfo=UTC)) - micros
+
+
+def _first_change(zone: tzinfo, begin: int, end: int) -> int | None:
+    """Give the first instant after ``begin``, up to and with ``end``, from which clocks differ otherwise from UTC's."""
+    offset = _offset(zone, begin)
+    while begin < end:
+        # No two changes come within a day.
+        next_day = min(begin + DAY, end)
+        if _offset(zone, next_day) != offset:
+            return begin + bisect_left(range(begin, next_day), 1, key=lambda at: int(_offset(zone, at) != offset))
+        begin = next_day
+    return None
 
 
 def encode_recurrence(recurrence: Recurrence) -> dict[str, Any]:

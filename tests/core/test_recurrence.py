@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -158,6 +159,42 @@ def test_every_few_minutes_follows_elapsed_time_through_both_changes() -> None:
     assert ["2030-03-31 01:30", "2030-03-31 03:00"] == walk(cron, "2030-03-31 01:00", 2)
     repeated = ["2030-10-27 02:00", "2030-10-27 02:30", "2030-10-27 02:00+", "2030-10-27 02:30+", "2030-10-27 03:00"]
     assert repeated == walk(cron, "2030-10-27 01:30", 5)
+
+
+CHANGES = [
+    ("Europe/Oslo", "2030-03-31"),
+    ("Europe/Oslo", "2030-10-27"),
+    ("Australia/Lord_Howe", "2030-04-06"),  # by half an hour
+    ("Australia/Lord_Howe", "2030-10-05"),
+    ("America/St_Johns", "2005-10-30"),  # at a minute past midnight, back into the day before
+    ("America/St_Johns", "2005-04-03"),
+    ("Asia/Beirut", "2030-10-26"),  # at midnight, back into the day before
+    ("Antarctica/Troll", "2030-10-27"),  # by two hours
+    ("Pacific/Apia", "2011-12-30"),  # by a day, over the date line
+]
+MATCHES: dict[str, Callable[[datetime], bool]] = {
+    "* 3 * * *": lambda local: local.hour == 3,
+    "*/7 9 * * *": lambda local: local.minute % 7 == 0 and local.hour == 9,
+    "59 * 26-29 * *": lambda local: local.minute == 59 and 26 <= local.day <= 29,
+    "10,40 */2 * * *": lambda local: local.minute in {10, 40} and local.hour % 2 == 0,
+    "*/20 0,2 * * sat": lambda local: local.minute % 20 == 0 and local.hour in {0, 2} and local.isoweekday() == 6,
+}
+
+
+@pytest.mark.parametrize("expression", MATCHES)
+@pytest.mark.parametrize(("zone", "day"), CHANGES, ids=lambda word: word)
+def test_what_follows_elapsed_time_rings_at_every_minute_whose_local_time_matches(
+    zone: str, day: str, expression: str
+) -> None:
+    begin = datetime.fromisoformat(day).replace(tzinfo=UTC) - timedelta(days=1)
+    minutes = [begin + timedelta(minutes=minute) for minute in range(1, 3 * 24 * 60)]
+    expected = [minute for minute in minutes if MATCHES[expression](minute.astimezone(ZoneInfo(zone)))]
+    found: list[datetime] = []
+    micros = first_after(Cron(expression, tz=zone), to_micros(begin))
+    while micros is not None and micros <= to_micros(minutes[-1]):
+        found.append(from_micros(micros))
+        micros = first_after(Cron(expression, tz=zone), micros)
+    assert expected == found
 
 
 ZONES = ("UTC", "Europe/Oslo", "America/New_York", "Australia/Lord_Howe", "America/Havana", "Asia/Kathmandu")
