@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
+from functools import partial
 from importlib import import_module
 from inspect import iscoroutinefunction
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+LOOP_SCOPES = ("function", "class", "module", "package", "session")
+"""How long a loop of pytest-asyncio's may live: for one test, or for all of these."""
 
 __all__ = ["blocking_harness", "fake_clock", "harness", "harness_options", "parties", "pytest_configure"]
 
@@ -54,9 +58,16 @@ def _framework(request: pytest.FixtureRequest) -> str:
     if request.node.get_closest_marker("trio") and request.config.pluginmanager.has_plugin("trio"):
         return "trio"
     if iscoroutinefunction(request.function) and request.config.pluginmanager.has_plugin("asyncio"):
-        return "asyncio"
+        return f"asyncio_{_loop_scope(request)}"
     message = "the fixture `harness` is for tests that are coroutines and run by anyio, asyncio or trio; see `blocking_harness`"
     raise pytest.UsageError(message)
+
+
+def _loop_scope(request: pytest.FixtureRequest) -> str:
+    """Say which of pytest-asyncio's loops the test runs on: a harness belongs to the loop that it was opened in."""
+    marker = request.node.get_closest_marker("asyncio")
+    scope: str | None = None if marker is None else marker.kwargs.get("loop_scope")
+    return scope or str(request.config.getini("asyncio_default_test_loop_scope"))
 
 
 @pytest.fixture
@@ -80,10 +91,14 @@ _partyroom_harness_anyio = pytest.fixture(_open_harness, name="_partyroom_harnes
 
 def pytest_configure(config: pytest.Config) -> None:
     """Define the fixture in the terms of each framework that is there."""
-    for name, module, decorator in (("asyncio", "pytest_asyncio", "fixture"), ("trio", "pytest_trio", "trio_fixture")):
-        if config.pluginmanager.has_plugin(name) and module in sys.modules:
-            plugin = _plugin(f"_partyroom_harness_{name}", getattr(sys.modules[module], decorator))
-            config.pluginmanager.register(plugin, f"partyroom_{name}")
+    decorators: dict[str, Callable[..., object]] = {}
+    if config.pluginmanager.has_plugin("asyncio") and "pytest_asyncio" in sys.modules:
+        fixture = sys.modules["pytest_asyncio"].fixture
+        decorators |= {f"asyncio_{scope}": partial(fixture, loop_scope=scope) for scope in LOOP_SCOPES}
+    if config.pluginmanager.has_plugin("trio") and "pytest_trio" in sys.modules:
+        decorators["trio"] = sys.modules["pytest_trio"].trio_fixture
+    for name, decorate in decorators.items():
+        config.pluginmanager.register(_plugin(f"_partyroom_harness_{name}", decorate), f"partyroom_{name}")
 
 
 def _plugin(fixture: str, decorate: Callable[..., object]) -> ModuleType:

@@ -64,6 +64,21 @@ class Test{framework}:
         await check(harness, fake_clock)
 """
 
+LOOPS = """
+@pytest.mark.asyncio(loop_scope="module")
+async def test_on_the_loop_of_its_module(harness, fake_clock):
+    await check(harness, fake_clock)
+
+
+@pytest.mark.asyncio(loop_scope="class")
+class TestOfOneLoop:
+    async def test_it(self, harness, fake_clock):
+        await check(harness, fake_clock)
+
+    async def test_again(self, harness, fake_clock):
+        await check(harness, fake_clock)
+"""
+
 BLOCKING = """
 def test_it(blocking_harness, fake_clock):
     assert type(blocking_harness).__name__ == 'BlockingHarness'
@@ -151,7 +166,8 @@ def run(folder: Path, program: str, *options: str) -> str:
 @sizes(
     "way",
     (("anyio", "asyncio", "trio"), BLOCKING + OPTIONS, [*ANYIO, *ASYNCIO, *TRIO], "11 passed"),
-    (("asyncio",), "", ["-o", "asyncio_mode=auto", *ASYNCIO], "2 passed"),
+    (("asyncio",), LOOPS, ["-o", "asyncio_mode=auto", *ASYNCIO], "5 passed"),
+    (("asyncio",), "", ["-o", "asyncio_default_test_loop_scope=session", *ASYNCIO], "2 passed"),
 )
 def test_the_harness_fixture_works_under_each_framework_side_by_side_and_under_one_by_itself(
     way: tuple[Sequence[str], str, Sequence[str], str], tmp_path: Path
