@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from random import Random  # noqa: TID251 - chance by a seed, which a test gives
-from typing import final
+from typing import Final, final
 
 from partyroom._core.instants import from_micros, length_micros, to_micros
 from partyroom._native import OneShot
@@ -22,6 +22,9 @@ from partyroom.testing.timers import NOBODY
 from partyroom.types import Timer
 
 __all__ = ["Sleeper", "Timeline", "aware", "micros_ahead"]
+
+TURNS_TAKEN: Final = 0.5
+"""How often what is due together with another is called only when that has come to its end."""
 
 
 @final
@@ -86,6 +89,16 @@ class Timeline:
         if self._random is None:
             return best[0] if len(best) == 1 else min(best, key=_rank)
         return self._random.choice(sorted(best, key=_rank))
+
+    def next_together(self) -> Sleeper | None:
+        """Give what is to be called with the one before, which is due now too; ``None`` for nothing, as a seed decides.
+
+        Tasks take turns: if several were woken at once, their loop, and not the seed, would say who goes on first.
+        """
+        if self._random is None or self._random.random() < TURNS_TAKEN:
+            return None
+        found = self.next(0)
+        return None if found is None or found.call is None else found
 
     def pass_by(self, micros: int) -> None:
         """Let time pass."""

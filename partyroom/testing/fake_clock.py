@@ -330,8 +330,7 @@ class FakeClock(Clock):
                         break
                     if sleeper is None:
                         raise self._endless(f"still pending after {limit}", self.pending()[0].room)
-                    self._count(rings, sleeper)
-                    self._ring(sleeper)
+                    self._ring_together(sleeper, rings)
                     await self._settle()
 
             await self._watch.see_through(ring_all)
@@ -388,13 +387,20 @@ class FakeClock(Clock):
             while (sleeper := self._line.next(target - self._line.monotonic)) is not None:
                 if self._line.left(sleeper):
                     rings.clear()
-                self._count(rings, sleeper)
-                self._ring(sleeper)
+                self._ring_together(sleeper, rings)
                 await self._settle()
 
         await self._watch.see_through(ring_all)
         self._watch.steps += 1
         self._line.pass_by(target - self._line.monotonic)
+
+    def _ring_together(self, sleeper: Sleeper, rings: dict[RoomKey | None, int]) -> None:
+        """Ring one, and as a seed decides alarms of that instant: in earnest no room waits for what another one begins."""
+        ringing: Sleeper | None = sleeper
+        while ringing is not None:
+            self._count(rings, ringing)
+            self._ring(ringing)
+            ringing = self._line.next_together()
 
     def _count(self, rings: dict[RoomKey | None, int], sleeper: Sleeper) -> None:
         room = sleeper.timer.room
@@ -431,7 +437,8 @@ class FakeClock(Clock):
         """Let time pass by itself inside the block, whenever nothing is in flight and code of the test waits for a room.
 
         That is: for a reply, a message, or on this clock. While it waits for anything else, time stands still. Raises
-        :class:`EndlessTimersError` out of the block if more than ``limit`` of virtual time passes.
+        :class:`EndlessTimersError` out of the block if more than ``limit`` of virtual time passes, or none while a room rings
+        again and again.
         """
         self.watch_waits()
         try:
@@ -446,6 +453,7 @@ class FakeClock(Clock):
             raise (group.exceptions[0] if len(group.exceptions) == 1 else group) from None
 
     async def _move_on_demand(self, target: int, limit: timedelta) -> None:
+        rings: dict[RoomKey | None, int] = {}
         while True:
             async with self._lock():
                 await self.settle()
@@ -454,7 +462,9 @@ class FakeClock(Clock):
                     sleeper = self._line.next(target - self._line.monotonic)
                     if sleeper is None:
                         raise self._endless(f"somebody still waits after {limit}", self.pending()[0].room)
-                    self._ring(sleeper)
+                    if self._line.left(sleeper):
+                        rings.clear()
+                    self._ring_together(sleeper, rings)
             if not moves:
                 self._changed = self._here().one_shot()
                 await self._changed.wait()

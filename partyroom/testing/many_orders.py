@@ -60,11 +60,11 @@ async def many_orders(
 ) -> OrdersReport:
     """Run a scenario once for each seed, which decides the order of all that has none, and check an invariant after each.
 
-    Shuffled are timers that are due at one instant, events that arrive from different tasks of the scenario, and tasks
-    that are woken together. After ``await scenario(harness)``, ``let_pass`` of virtual time passes; then ``await
-    invariant(harness)`` is to raise if something is wrong. Raises :class:`BrokenInvariantError`, with an entry for each
-    seed after which it did; ``seeds=[17]`` makes the run of seed 17 again, and ``Harness(..., seed=17, shuffled=True)``
-    the harness that it had.
+    Shuffled are timers that are due at one instant (alarms of several rooms overlap, as in earnest), events that arrive
+    from different tasks of the scenario, and tasks that are woken together. After ``await scenario(harness)``,
+    ``let_pass`` of virtual time passes; then ``await invariant(harness)`` is to raise if something is wrong. Raises
+    :class:`BrokenInvariantError`, with an entry for each seed after which it did; ``seeds=[17]`` makes the run of seed
+    17 again, and ``Harness(..., seed=17, shuffled=True)`` the harness that it had.
     """
     check_maker("many_orders", backend)
     orders: set[tuple[object, ...]] = set()

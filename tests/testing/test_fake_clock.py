@@ -938,6 +938,14 @@ async def test_auto_ends_with_an_error_when_too_much_time_passes() -> None:
         assert at(3600) == rooms.now()
 
 
+async def test_auto_ends_with_an_error_when_a_room_rings_without_end() -> None:
+    async with Harness({"hasty": Hasty, "watch": Watch}, clock=FakeClock(max_timers=20)) as harness:
+        with pytest.raises(EndlessTimersError, match=r"hasty/a: expected an end of its timers"):
+            async with harness.auto():
+                await harness.parties["hasty"].get("a").call(Hasty.arm)
+                await harness.parties["watch"].get("a").call(Watch.sleep, 1)
+
+
 async def test_an_error_in_the_body_of_auto_leaves_as_it_is() -> None:
     async with harness() as rooms:
         with pytest.raises(KeyError):

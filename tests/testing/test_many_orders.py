@@ -211,6 +211,42 @@ async def test_the_report_counts_seeds_and_orders() -> None:
     assert "2 seeds, 1 different orders" == str(report)
 
 
+class Tally(Room):
+    async def read(self) -> int:
+        return await self.ctx.storage.get("total", 0)
+
+    async def write(self, total: int) -> None:
+        await self.ctx.storage.put("total", total)
+
+
+class Clerk(Bell):
+    """Reads and writes in two events, between which another clerk may come."""
+
+    async def on_alarm(self, alarm: Alarm) -> None:
+        tally = self.ctx.parties["tally"].get("a")
+        await tally.call(Tally.write, await tally.call(Tally.read) + 1)
+
+
+@pytest.mark.parametrize("way", ["advance", "run_until_idle", "auto"])
+async def test_alarms_of_one_instant_in_several_rooms_overlap_in_some_orders_as_in_earnest(way: str) -> None:
+    async def scenario(harness: Harness) -> None:
+        for name in "xy":
+            await harness.parties["clerk"].get(name).call(Clerk.arm)
+        if way == "advance":
+            await harness.advance(MINUTE)
+        elif way == "run_until_idle":
+            await harness.run_until_idle()
+        else:
+            async with harness.auto():
+                await harness.clock.sleep(2 * MINUTE)
+
+    async def invariant(harness: Harness) -> None:
+        assert await harness.stored(harness.parties["tally"].get("a")) == {"total": 2}
+
+    with pytest.raises(BrokenInvariantError, match=r"with \d+ of 30 seeds"):
+        await many_orders(scenario, invariant, parties={"clerk": Clerk, "tally": Tally}, seeds=range(30))
+
+
 async def test_alarms_that_are_moved_and_deleted_ring_in_shuffled_runs_as_in_any() -> None:
     class Mover(Room):
         async def move(self, *seconds: float) -> None:
