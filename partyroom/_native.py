@@ -28,7 +28,7 @@ from anyio import sleep
 from anyio.lowlevel import current_token
 from typing_extensions import override
 
-__all__ = ["Loop", "OneShot", "current_loop", "seed_turns"]
+__all__ = ["Loop", "OneShot", "current_loop", "runs_a_loop_here", "seed_turns"]
 
 T = TypeVar("T")
 
@@ -170,6 +170,14 @@ def current_loop() -> Loop:
         asyncio._get_running_loop,  # noqa: SLF001 - the one way to ask that does not raise
         _asyncio_spawn(),
     )
+
+
+def runs_a_loop_here() -> bool:
+    """Say whether an event loop, of whichever kind, runs in this thread."""
+    asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")
+    # The one way to ask asyncio that does not raise.
+    is_asyncio = asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001
+    return is_asyncio or (trio is not None and trio.lowlevel.in_trio_run())
 
 
 def _running_trio() -> object:

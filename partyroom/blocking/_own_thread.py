@@ -25,6 +25,7 @@ from typing import Any, Final, TypeVar, final
 from anyio import Event
 from typing_extensions import override
 
+from partyroom._native import runs_a_loop_here
 from partyroom.blocking._home import ROOMS_OWN_CODE, Home
 from partyroom.errors import RuntimeStateError
 from partyroom.runtime import Runtime
@@ -88,6 +89,7 @@ class OwnThread(Home):
         self._stopped = self._ended = Event()
         self._error: BaseException | None = None
         self._is_driving = False
+        self._was_interrupted = False
 
     @override
     def check(self) -> None:
@@ -100,8 +102,7 @@ class OwnThread(Home):
                 f"only; this is {current_thread().name}"
             )
             raise RuntimeStateError(message)
-        asyncio: Any = import_module("asyncio")
-        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the one way to ask that does not raise
+        if runs_a_loop_here():
             message = "an event loop runs in this thread: await the verbs of a Runtime there"
             raise RuntimeStateError(message)
 
@@ -166,12 +167,24 @@ class OwnThread(Home):
     def _drive(self, fn: Callable[[], Awaitable[T]]) -> T:
         self._is_driving = True
         try:
+            if self._was_interrupted:
+                self._sweep()
             # It turns an interrupt into a cancellation of this one task, where the program has no other way with it.
             with nullcontext() if self._waker is None else self._waker.armed():
                 result: T = self._runner.run(_coroutine(fn))
+        except KeyboardInterrupt:
+            self._was_interrupted = True
+            raise
         finally:
             self._is_driving = False
         return result
+
+    def _sweep(self) -> None:
+        """Let the loop stop: an interrupt may have come between the end of a call and the stop, which the next would take for its own."""
+        loop = self._runner.get_loop()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        self._was_interrupted = False
 
 
 def _coroutine(fn: Callable[[], Awaitable[T]]) -> Coroutine[Any, Any, T]:

@@ -26,6 +26,7 @@ from partyroom import (
     Connection,
     Limits,
     Room,
+    Runtime,
     RuntimeClosedError,
     RuntimeStateError,
 )
@@ -158,7 +159,8 @@ def test_a_room_does_not_wait_for_its_own_thread(runtime: BlockingRuntime) -> No
     assert 1 == room.call(Counter.increment)
 
 
-def test_a_thread_in_which_a_loop_runs_is_refused(runtime: BlockingRuntime) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_thread_in_which_a_loop_runs_is_refused(runtime: BlockingRuntime, loop: str) -> None:
     other = BlockingRuntime({}, backend=MemoryBackend(), alarms="manual")
 
     async def main() -> None:
@@ -166,7 +168,7 @@ def test_a_thread_in_which_a_loop_runs_is_refused(runtime: BlockingRuntime) -> N
             with pytest.raises(RuntimeStateError, match="an event loop runs in this thread"):
                 use()
 
-    asyncio.run(main())
+    anyio.run(main, backend=loop)
     runtime.wait_idle()
 
 
@@ -278,6 +280,27 @@ def test_an_interrupt_ends_the_call_that_waits_and_not_the_runtime(runtime: Bloc
     Diary.gate.set()
     runtime.wait_idle()
     assert {"stuck": True} == room.stored()
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_an_interrupt_between_the_end_of_a_call_and_the_loops_stop_does_not_break_the_next_call(
+    runtime: BlockingRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = runtime.parties["counter"].get("all")
+    assert 1 == room.call(Counter.increment)
+    stored = Runtime.next_alarm
+
+    async def interrupt(runtime: Runtime) -> object:
+        # The next of the loop's steps: the call has ended by then, and the loop is to hear of that in the one after.
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+        return None
+
+    monkeypatch.setattr(Runtime, "next_alarm", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        runtime.next_alarm()
+    monkeypatch.setattr(Runtime, "next_alarm", stored)
+    assert 2 == room.call(Counter.increment)
+    assert runtime.next_alarm() is None
 
 
 def test_a_time_out_is_noticed_by_the_next_call() -> None:
