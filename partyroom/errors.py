@@ -13,6 +13,8 @@ Must never import anything of the library: everything else may import it.
 
 from __future__ import annotations
 
+import os
+
 __all__ = [
     "AlarmTimeError",
     "BackendClosedError",
@@ -275,6 +277,8 @@ class BackendLockedError(BackendError):
         self.pid = pid
 
     def __str__(self) -> str:
+        if self.pid == os.getpid():
+            return f"{self.path} is open for writing in this very process; one file belongs to one backend at a time"
         owner = "another process" if self.pid is None else f"process {self.pid}"
         return f"{self.path} is open for writing in {owner}; one file belongs to one process at a time"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import pickle
 from typing import Any
 
@@ -55,6 +56,11 @@ EXAMPLES: list[tuple[PartyroomError, dict[str, object], str]] = [
         BackendLockedError("rooms.db", 7),
         {"path": "rooms.db", "pid": 7},
         "rooms.db is open for writing in process 7; one file belongs to one process at a time",
+    ),
+    (
+        BackendLockedError("rooms.db", os.getpid()),
+        {"path": "rooms.db", "pid": os.getpid()},
+        "rooms.db is open for writing in this very process; one file belongs to one backend at a time",
     ),
     (
         BackendLockedError("rooms.db"),
