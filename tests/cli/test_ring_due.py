@@ -123,7 +123,7 @@ def test_a_file_that_is_in_use_rings_nothing(path: Path) -> None:
 
     code, told = anyio.run(beside)
     assert (2, 1) == (code, told.count("\n"))
-    assert "is open for writing in process" in told
+    assert "is open for writing in this very process" in told
 
 
 @pytest.mark.parametrize(
