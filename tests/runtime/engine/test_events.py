@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -524,9 +524,8 @@ async def test_a_coroutine_is_refused_where_a_function_is_wanted(backend: Faulty
 
 async def test_an_awaitable_that_cannot_be_closed_is_refused_as_a_coroutine_is(backend: FaultyBackend) -> None:
     class Future:
-        def __await__(self) -> Generator[None, None, None]:
+        def __await__(self) -> Any:
             """Be awaited, by nobody."""
-            yield
 
     async def run(room: Room) -> None:
         await room.ctx.run(cast("Any", Future()))
