@@ -19,6 +19,7 @@ from anyio import create_task_group, from_thread
 from partyroom.backends.file import FileBackend
 from partyroom.backends.memory import MemoryBackend
 from partyroom.examples import chat_page
+from tests.hosts.driver import ask
 from tests.hosts.servers import in_thread, serve
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -151,6 +152,12 @@ async def test_what_was_typed_stays_while_the_page_connects_again(tmp_path: Path
         await up.wait()
         async with serve("uvicorn", chat_page.create_app(FileBackend(tmp_path / "rooms.db")), port):
             await over.wait()
+
+
+@pytest.mark.anyio
+async def test_the_page_stands_at_the_root() -> None:
+    answer = await ask(chat_page.create_app(MemoryBackend()), "GET", "/")
+    assert (200, chat_page.PAGE) == (answer.status, answer.body.decode())
 
 
 def test_it_is_served_by_uvicorn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -636,6 +636,27 @@ async def test_events_of_rooms_and_new_waits_say_that_something_goes_on_while_ti
         assert sorted(set(seen)) == seen
 
 
+async def test_a_runtime_that_has_become_busy_while_another_one_was_waited_for_is_waited_for_as_well() -> None:
+    clock, told = FakeClock(), list[str]()
+    first, second = (Runtime({"reminder": Reminder}, backend=MemoryBackend(), clock=clock) for _ in range(2))
+
+    async def take_turns(room: Room) -> str:
+        for _ in range(10):
+            await checkpoint()
+        return room.ctx.id
+
+    async def ask_both() -> None:
+        for runtime, name in ((second, "of the second"), (first, "of the first")):
+            told.append(await runtime.parties["reminder"].get(name).call(take_turns))
+
+    async with first, second, anyio.create_task_group() as tasks:
+        for runtime in (first, second):
+            clock.attach(runtime)
+        tasks.start_soon(ask_both)
+        await clock.settle()
+        assert ["of the second", "of the first"] == told
+
+
 async def test_a_stalled_alarm_is_named_with_the_line_at_which_it_waits() -> None:
     class Stuck(Room):
         async def begin(self) -> None:
