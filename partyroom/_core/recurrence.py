@@ -85,9 +85,9 @@ def _following(expression: str, tz: str, after: int) -> int | None:
             return _following_elapsed(expression, zone, after)
         occurrences = load_cronsim().CronSim(expression, from_micros(after).astimezone(zone))
         # In an hour that the clocks repeat, local times begin again before the instant that was asked for.
-        return next((micros for micros in map(to_micros, occurrences) if micros > after), None)
-    except (OverflowError, ValueError):
-        # The calendar ends with year 9999.
+        return next(micros for micros in map(to_micros, occurrences) if micros > after)
+    except (OverflowError, ValueError, StopIteration):
+        # The calendar ends with year 9999, and cronsim looks no further than fifty years.
         return None
 
 
@@ -95,16 +95,14 @@ def _following_elapsed(expression: str, zone: tzinfo, after: int) -> int | None:
     """Give the first occurrence after an instant of what follows elapsed time, from one change of the clocks to the next.
 
     Between two changes the clocks are those of UTC, set differently. Over one, cronsim goes by whole hours: it would
-    lose what lies in half of one, or on the evening that clocks set back at midnight repeat.
+    lose what lies in half of one, or on the evening that clocks set back at midnight repeat. Raises as cronsim does if
+    there is none.
     """
     cronsim = load_cronsim()
     begin = after
     while True:
         offset = _offset(zone, begin)
-        local = next(cronsim.CronSim(expression, from_micros(after + offset)), None)
-        if local is None:
-            return None
-        found = to_micros(local) - offset
+        found = to_micros(next(cronsim.CronSim(expression, from_micros(after + offset)))) - offset
         change = _first_change(zone, begin, found)
         if change is None:
             return found

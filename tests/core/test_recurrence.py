@@ -105,12 +105,6 @@ def test_at_the_end_of_the_calendar_there_is_no_next_occurrence(recurrence: Recu
     assert next_after(recurrence, HIGHEST - 1_000_000, 0) is None
 
 
-@pytest.mark.parametrize("times", ["* *", "0 0"])
-def test_a_calendar_in_which_no_day_ever_comes_has_no_next_occurrence(times: str) -> None:
-    """The first of the month, when it is the fifth Monday."""
-    assert first_after(Cron(f"{times} */31 * mon#5", tz="Europe/Oslo"), instant("2030-01-01 00:00")) is None
-
-
 # --- by the calendar ---------------------------------------------------------
 
 
