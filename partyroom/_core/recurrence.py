@@ -91,7 +91,7 @@ def _following(expression: str, tz: str, after: int) -> int | None:
         return None
 
 
-def _following_elapsed(expression: str, zone: tzinfo, after: int) -> int | None:
+def _following_elapsed(expression: str, zone: tzinfo, after: int) -> int:
     """Give the first occurrence after an instant of what follows elapsed time, from one change of the clocks to the next.
 
     Between two changes the clocks are those of UTC, set differently. Over one, cronsim goes by whole hours: it would
