@@ -438,7 +438,7 @@ async def test_who_leaves_while_he_waits_for_his_turn_is_forgotten_and_the_next_
         assert {"third": 1} == await room.stored()
 
 
-@pytest.mark.parametrize("natively", [False, True], ids=["by a scope", "by asyncio itself"])
+@pytest.mark.parametrize("natively", [True, False], ids=["by asyncio itself", "by a scope"])
 async def test_a_turn_that_was_given_to_somebody_who_leaves_at_that_moment_passes_on(
     backend: FaultyBackend, natively: bool, anyio_backend_name: str
 ) -> None:

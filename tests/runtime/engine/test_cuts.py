@@ -365,7 +365,7 @@ async def test_nested_calls_that_wait_for_their_turn_when_the_event_is_cut_hear_
     assert 3 == len({id(error) for error in errors})
 
 
-@pytest.mark.parametrize("failure", [ZeroDivisionError, asyncio.CancelledError])
+@pytest.mark.parametrize("failure", [asyncio.CancelledError, ZeroDivisionError])
 async def test_a_nested_handler_that_fails_while_its_event_is_cut_tells_why_it_was_cut(
     backend: FaultyBackend, failure: type[BaseException], anyio_backend_name: str
 ) -> None:
