@@ -20,6 +20,7 @@ from partyroom.errors import BackendClosedError, BackendError, BackendFullError,
 from partyroom.protocols import StorageBackend
 from partyroom.testing.backend_contract import BackendContract
 from partyroom.types import AlarmCursor, AlarmRow, Commit, KeyRange, RoomKey
+from tests.loops import needs_asyncio
 
 pytestmark = pytest.mark.anyio
 
@@ -422,8 +423,7 @@ async def test_leaving_is_not_cut_short_by_a_cancellation() -> None:
 
 
 async def test_opening_and_leaving_are_seen_through_whatever_asyncio_itself_cancels(anyio_backend_name: str) -> None:
-    if anyio_backend_name != "asyncio":
-        pytest.skip("asyncio's own cancellations")
+    needs_asyncio(anyio_backend_name)
 
     async def live() -> None:
         async with ThreadedBackend(DictStore()):
@@ -442,8 +442,7 @@ async def test_opening_and_leaving_are_seen_through_whatever_asyncio_itself_canc
 async def test_an_opening_that_asyncio_itself_cancels_when_the_store_is_open_already_closes_it(
     anyio_backend_name: str,
 ) -> None:
-    if anyio_backend_name != "asyncio":
-        pytest.skip("asyncio's own cancellations")
+    needs_asyncio(anyio_backend_name)
 
     def names() -> list[str]:
         return [thread.name for thread in threading.enumerate() if thread.name.startswith("partyroom-")]

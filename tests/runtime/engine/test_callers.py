@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 
 from partyroom import Client, Connection, ConnectionClosedError, Limits, Room, RoomHandle, Runtime
 from partyroom.testing import FaultyBackend
+from tests.loops import needs_asyncio
 from tests.runtime.engine.running import Box, Caller, arrive, awake, get, nothing, put, running, until
 
 pytestmark = pytest.mark.anyio
@@ -241,8 +242,7 @@ async def test_a_sender_who_is_cancelled_in_the_step_that_takes_his_message_has_
 async def test_a_sender_whom_asyncio_itself_cancels_in_the_step_that_takes_his_message_has_sent_it(
     backend: FaultyBackend, anyio_backend_name: str
 ) -> None:
-    if anyio_backend_name != "asyncio":
-        pytest.skip("asyncio's own cancellations")
+    needs_asyncio(anyio_backend_name)
     async with busy_reader(backend, places=1) as busy:
 
         async def call_and_cancel_sender() -> None:

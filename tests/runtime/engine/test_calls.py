@@ -16,6 +16,7 @@ from partyroom import DeadlockError, EventCancelledError, LimitExceededError, Li
 from partyroom.backends.memory import MemoryBackend
 from partyroom.protocols import RoomHandle
 from partyroom.testing import FaultyBackend
+from tests.loops import needs_asyncio
 from tests.runtime.engine.running import Box, Caller, arrive, awake, get, nothing, outcomes, put, running, until
 
 pytestmark = pytest.mark.anyio
@@ -442,8 +443,8 @@ async def test_who_leaves_while_he_waits_for_his_turn_is_forgotten_and_the_next_
 async def test_a_turn_that_was_given_to_somebody_who_leaves_at_that_moment_passes_on(
     backend: FaultyBackend, natively: bool, anyio_backend_name: str
 ) -> None:
-    if natively and anyio_backend_name != "asyncio":
-        pytest.skip("asyncio's own cancellations")
+    if natively:
+        needs_asyncio(anyio_backend_name)
     begun = anyio.Event()
     leave: list[Callable[[], object]] = []
 

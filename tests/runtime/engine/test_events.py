@@ -28,6 +28,7 @@ from partyroom import (
     WrongRoomError,
 )
 from partyroom.testing import FaultyBackend
+from tests.loops import needs_asyncio
 from tests.runtime.engine.running import Box, Caller, awake, get, nothing, outcomes, put, running, until
 from tests.sizes import sizes
 
@@ -644,8 +645,7 @@ async def fail_in_a_group() -> str:
 async def test_a_task_that_a_handler_has_cancelled_itself_serves_no_other_event(
     backend: FaultyBackend, waits: bool, anyio_backend_name: str
 ) -> None:
-    if anyio_backend_name != "asyncio":
-        pytest.skip("asyncio's own cancellations")
+    needs_asyncio(anyio_backend_name)
 
     async def cancel(_room: Room) -> str:
         with suppress(asyncio.CancelledError):
@@ -670,8 +670,7 @@ async def test_a_task_that_a_handler_has_cancelled_itself_serves_no_other_event(
 async def test_a_background_task_that_has_cancelled_itself_ends_no_other(
     backend: FaultyBackend, anyio_backend_name: str
 ) -> None:
-    if anyio_backend_name != "asyncio":
-        pytest.skip("asyncio's own cancellations")
+    needs_asyncio(anyio_backend_name)
 
     async def start(room: Room) -> None:
         room.ctx.start_soon(cancel_own_task)
