@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -418,3 +419,35 @@ class QueueAgainstWorld(RuleBasedStateMachine):
 
 QueueAgainstWorld.TestCase.settings = examples(few=15, many=2000, stateful_step_count=50)
 TestQueueAgainstWorld = QueueAgainstWorld.TestCase
+
+
+@given(st.data())
+@settings(max_examples=1)
+def test_each_step_of_that_can_be_taken(data: st.DataObject) -> None:
+    machine = QueueAgainstWorld()
+    machine.begin({(number, "a"): number for number in range(6)}, 4)
+    for fails in (True, False):
+        machine.begin_reading()
+        machine.end_reading(fails=fails)
+    for answer in ("rang", "later", "stuck", "again"):
+        machine.take()
+        machine.answer(data=data, answer=answer, due=9)
+    machine.set_alarm(6, "b", 1, late=True)
+    machine.hear_late()
+    machine.set_alarm(6, "b", 2, late=False)
+    machine.delete_alarms(7, late=False)
+    machine.poke(7)
+    machine.take_and_answer("rang", 0)
+    machine.memory_is_bounded()
+    machine.teardown()
+
+
+def test_its_end_may_come_in_the_middle_of_a_read() -> None:
+    machine = QueueAgainstWorld()
+    machine.begin({(number, "a"): 3 + number for number in range(4)}, 1)
+    machine.read()
+    machine.set_alarm(3, "b", 20, late=False)
+    machine.take()
+    machine.begin_reading()
+    machine.teardown()
+    assert {} == machine.stored

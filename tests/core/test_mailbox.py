@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from partyroom._core.mailbox import Mailbox
@@ -108,6 +108,7 @@ def test_withdrawing_what_has_left_is_harmless(filled: bool) -> None:
 
 
 @given(st.integers(1, 3), st.lists(st.sampled_from(["push", "own", "pop", "withdraw"]), max_size=40))
+@example(1, ["pop", "withdraw", "push", "push", "own", "withdraw", "push", "pop", "pop"])
 def test_it_is_a_queue_in_which_the_first_so_many_that_count_are_inside(bound: int, steps: list[str]) -> None:
     mailbox = Mailbox(bound)
     model: deque[Event] = deque()

@@ -6,7 +6,7 @@ import tracemalloc
 
 import attrs
 import pytest
-from hypothesis import assume
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -478,3 +478,32 @@ class ViewMachine(RuleBasedStateMachine):
 
 ViewMachine.TestCase.settings = examples(few=10, many=1000, stateful_step_count=40)
 TestViewTellsWhatAPlainDictWould = ViewMachine.TestCase
+
+
+@given(st.data())
+@settings(max_examples=1)
+def test_each_step_of_that_can_be_taken(data: st.DataObject) -> None:
+    machine, all_keys = ViewMachine(), KeyRange()
+    machine.seal({"a": b"1", "b": b"2"}, clear=False)
+    machine.store(1)
+    machine.confirm()
+    machine.forget()
+    machine.begin_to_read(["a"])
+    machine.look(data=data)
+    machine.look(data=data)
+    machine.answer(data=data)
+    machine.list(all_keys, 4)
+    machine.begin_to_scan(all_keys, 3)
+    machine.answer(data=data)
+    machine.begin_to_scan(all_keys, 3)
+    machine.begin_to_read(["b", "c"])
+    assert [] == machine.reads
+    machine.list(all_keys, 4)
+    machine.crowd(10)
+    machine.forget()
+    machine.begin_to_read(["c"])
+    machine.give_up(data=data)
+    machine.sleep()
+    machine.what_is_known_is_what_was_sealed()
+    machine.bytes_are_counted()
+    machine.bounds_hold_when_all_is_quiet()
