@@ -278,6 +278,8 @@ def test_what_is_plain_json_is_written_as_that_json(value: object) -> None:
         (date(2030, 1, 1), '{"$date":"2030-01-01"}'),
         (time(1, 2), '{"$time":"01:02:00"}'),
         (timedelta(days=1, seconds=2), '{"$timedelta":[1,2,0]}'),
+        ((1, "ä"), '{"$tuple":[1,"ä"]}'),
+        (timezone(timedelta(hours=1)), '{"$timezone":[{"$timedelta":[0,3600,0]}]}'),
         (timezone(timedelta(hours=1), "CET"), '{"$timezone":[{"$timedelta":[0,3600,0]},"CET"]}'),
         (Decimal("1.50"), '{"$decimal":"1.50"}'),
         (UUID(int=1), '{"$uuid":"00000000-0000-0000-0000-000000000001"}'),

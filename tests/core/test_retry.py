@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from partyroom._core.instants import HIGHEST, LOWEST, length_micros
@@ -52,6 +53,7 @@ def test_no_retries_means_none() -> None:
 
 
 @given(policies, st.integers(0, 10**30), instants, chances)
+@example(RetryPolicy(jitter=math.inf), 0, NOW, 0.5)
 def test_a_retry_is_never_before_its_delay_and_never_outside_the_calendar(
     policy: RetryPolicy, count: int, now: int, chance: float
 ) -> None:

@@ -420,6 +420,17 @@ async def test_delete_all_deletes_what_was_written_before_it_and_nothing_else(ha
         assert [left] == await do(harness.parties["box"].get(f"{number:02}"), state)
 
 
+async def test_in_the_event_that_deletes_all_each_value_reads_as_missing(harness: Harness, box: RoomHandle) -> None:
+    await do(box, put(a=1))
+    await harness.put_to_sleep(box)
+    reads: list[Step] = [
+        lambda storage: storage.get("a"),
+        lambda storage: storage.delete("a"),
+        lambda storage: storage.get_many(["a"]),
+    ]
+    assert [None, False, {}] == (await do(box, DELETE_ALL, *reads))[1:]
+
+
 async def test_after_delete_all_the_room_is_as_new(harness: Harness, box: RoomHandle) -> None:
     await do(box, put(a=1), SET_ALARM)
     assert ["a"] == await harness.parties["box"].rooms()
