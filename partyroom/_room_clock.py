@@ -12,8 +12,8 @@ Must never sleep on the loop's own clock.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import final
@@ -100,34 +100,24 @@ class CountedClock(RoomClock):
     @override
     @asynccontextmanager
     async def move_on_after(self, duration: timedelta, /) -> AsyncGenerator[None]:
-        with CancelScope() as scope, self._deadline(scope, duration):
+        with self._cancelled_after(duration):
             yield
 
     @override
     @asynccontextmanager
     async def fail_after(self, duration: timedelta, /) -> AsyncGenerator[None]:
-        with CancelScope() as scope, self._deadline(scope, duration):
+        with self._cancelled_after(duration) as scope:
             yield
         if scope.cancelled_caught:
             message = f"{self._room}: not done within {duration}"
             raise TimeoutError(message)
 
-    def _deadline(self, scope: CancelScope, duration: timedelta) -> _Deadline:
-        return _Deadline(self._parts, self._room, scope, duration)
-
-
-@final
-class _Deadline:
-    """Cancels a scope at its time."""
-
-    __slots__ = ("_entry",)
-
-    def __init__(self, parts: ClockParts, room: RoomKey, scope: CancelScope, duration: timedelta) -> None:
-        due = parts.ticks() + length_micros(duration)
-        self._entry = parts.monotonic_timers.call_at(due, Timer(room, "timeout"), scope.cancel)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        self._entry.cancel()
+    @contextmanager
+    def _cancelled_after(self, duration: timedelta) -> Generator[CancelScope]:
+        due = self._parts.ticks() + length_micros(duration)
+        with CancelScope() as scope:
+            entry = self._parts.monotonic_timers.call_at(due, Timer(self._room, "timeout"), scope.cancel)
+            try:
+                yield scope
+            finally:
+                entry.cancel()
