@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
+__all__ = ["blocking_harness", "fake_clock", "harness", "harness_options", "parties", "pytest_configure"]
+
 LOOP_SCOPES = ("function", "class", "module", "package", "session")
 """How long a loop of pytest-asyncio's may live: for one test, or for all of these."""
-
-__all__ = ["blocking_harness", "fake_clock", "harness", "harness_options", "parties", "pytest_configure"]
 
 
 @pytest.fixture

@@ -187,6 +187,19 @@ class BlockingHarness:
         """The parties, by name."""
         return BlockingParties(self)
 
+    def connect(
+        self,
+        room: BlockingRoom,
+        *,
+        id: str | None = None,  # noqa: A002 - PartyKit's word
+        uri: str = "",
+        tags: Iterable[str] = (),
+        state: object = None,
+        request: object = None,
+    ) -> BlockingClient:
+        """Connect a client that stays until it is closed or the test ends; ``room.connect`` is the same."""
+        return room.connect(id=id, uri=uri, tags=tags, state=state, request=request)
+
     def stored(self, room: BlockingRoom) -> dict[str, Any]:
         """Read a room's committed values without waking it."""
         return self.do(self.harness.stored, room.handle)
@@ -216,19 +229,6 @@ class BlockingHarness:
         self.do(self.harness.crash)
 
     # --- what has happened ---------------------------------------------------
-
-    def connect(
-        self,
-        room: BlockingRoom,
-        *,
-        id: str | None = None,  # noqa: A002 - PartyKit's word
-        uri: str = "",
-        tags: Iterable[str] = (),
-        state: object = None,
-        request: object = None,
-    ) -> BlockingClient:
-        """Connect a client that stays until it is closed or the test ends; ``room.connect`` is the same."""
-        return room.connect(id=id, uri=uri, tags=tags, state=state, request=request)
 
     @property
     def log(self) -> list[LoggedEvent]:
