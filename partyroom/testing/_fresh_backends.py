@@ -12,16 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from typing_extensions import TypeIs
+
 from partyroom.protocols import StorageBackend
 from partyroom.testing.options import BackendFactory
 from partyroom.types import KeyRange, RoomKey
 
-__all__ = ["check_is_fresh", "check_maker"]
+__all__ = ["check_is_fresh", "check_maker", "is_backend"]
+
+
+def is_backend(value: object) -> TypeIs[StorageBackend]:
+    """Tell a backend from what makes one: a class has the shape of its instances."""
+    return isinstance(value, StorageBackend) and not isinstance(value, type)
 
 
 def check_maker(verb: str, backend: object) -> None:
     """Refuse a backend where one is to be made for each run."""
-    if isinstance(backend, StorageBackend) and not isinstance(backend, type):
+    if is_backend(backend):
         message = (
             f"{verb} needs what makes an empty backend for each run, such as MemoryBackend, or a function that gives one, "
             f"not one {type(backend).__name__}"

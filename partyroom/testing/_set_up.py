@@ -21,6 +21,7 @@ from partyroom._services import RoomFactory
 from partyroom.backends.memory import MemoryBackend
 from partyroom.protocols import AlarmScheduler, StorageBackend
 from partyroom.runtime import Runtime
+from partyroom.testing._fresh_backends import is_backend
 from partyroom.testing.fake_clock import FakeClock
 from partyroom.testing.options import BackendFactory, HarnessOptions
 
@@ -73,8 +74,7 @@ def make_runtime(
 
 def _make_backend(backend: StorageBackend | BackendFactory) -> StorageBackend:
     """Give the backend that was given, or a fresh one of its maker."""
-    # A class has the shape of its instances.
-    if isinstance(backend, StorageBackend) and not isinstance(backend, type):
+    if is_backend(backend):
         return backend
     if not callable(backend):
         message = (
