@@ -56,7 +56,9 @@ def _scheduled(row: AlarmRow, record: AlarmRecord) -> int:
 
 
 def _row(row: AlarmRow, record: AlarmRecord, scheduled: int, due: int | None) -> AlarmRow:
-    record = record._replace(scheduled=None if scheduled == due else scheduled)
+    own = None if scheduled == due else scheduled
+    if own != record.scheduled:
+        record = record._replace(scheduled=own)
     return AlarmRow(row.room, row.name, due, record.encode())
 
 
@@ -141,32 +143,30 @@ def rings_once(row: AlarmRow) -> bool:
     return is_usual(row.data)
 
 
-def catch_up(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
+def catch_up(row: AlarmRow, now: int, chance: float) -> tuple[AlarmRow | None, AlarmRecord]:
     """Skip the occurrences that are older than their recurrence's grace, before a due alarm rings.
 
-    Gives the row to ring, or to store if it is not due any more; ``None`` if there are no more occurrences. A ring
-    that is being retried is never skipped.
+    Gives the row to ring, or to store if it is not due any more, and its record; ``None`` if there are no more
+    occurrences. A ring that is being retried is never skipped. Raises :class:`DecodeError` for a row that cannot be read.
     """
-    if rings_once(row):
-        return row
     record = AlarmRecord.decode(row.data)
     recurrence = record.recurrence
     if recurrence is None or recurrence.grace is None or row.due is None or record.retry_count:
-        return row
+        return row, record
     oldest = now - length_micros(recurrence.grace)
     if row.due >= oldest:
-        return row
+        return row, record
     scheduled = _scheduled(row, record)
     following = next_after(recurrence, scheduled, oldest - 1)
     if following is None:
-        return None
-    missed = record.missed + 1 + count_since(recurrence, scheduled, oldest - 1)
-    return _spread_row(row, record._replace(missed=missed), following, chance)
+        return None, record
+    record = record._replace(missed=record.missed + 1 + count_since(recurrence, scheduled, oldest - 1))
+    current = _spread_row(row, record, following, chance)
+    return current, AlarmRecord.decode(current.data)
 
 
-def describe(row: AlarmRow, codec: Codec, now: int) -> Alarm:
-    """Say what rings, for its handler. Raises :class:`DecodeError` for a row, or a payload, that cannot be read."""
-    record = AlarmRecord.decode(row.data)
+def describe(row: AlarmRow, record: AlarmRecord, codec: Codec, now: int) -> Alarm:
+    """Say what rings, for its handler. Raises :class:`DecodeError` for a payload that cannot be read."""
     scheduled = _scheduled(row, record)
     missed = record.missed
     if record.recurrence is not None and record.recurrence.missed == "once":
@@ -184,8 +184,7 @@ def describe(row: AlarmRow, codec: Codec, now: int) -> Alarm:
 
 def after_success(row: AlarmRow, now: int, number: int, chance: float) -> AlarmRow | None:
     """Give what is stored of an alarm whose handler returned and did not set it: its next occurrence, or nothing."""
-    record = AlarmRecord.decode(row.data)
-    return _go_on(row, record._replace(error=None, last=now), now, number, chance)
+    return _go_on(row, AlarmRecord.decode(row.data), now, number, chance, error=None)
 
 
 def after_failure(  # noqa: PLR0917 - everything that it depends on is given
@@ -199,18 +198,33 @@ def after_failure(  # noqa: PLR0917 - everything that it depends on is given
     record = AlarmRecord.decode(row.data)
     scheduled = _scheduled(row, record)
     due = next_retry(record.retry or policy, record.retry_count, now, chance)
+    following = _go_on(row, record, now, number, chance, error=_text(error)) if due is None else None
+    if following is not None:
+        return following
     failed = record._replace(retry_count=record.retry_count + 1, error=_text(error), failed=due is None, last=now)
-    following = _go_on(row, failed, now, number, chance) if due is None else None
-    return _row(row, failed, scheduled, due) if following is None else following
+    return _row(row, failed, scheduled, due)
 
 
-def _go_on(row: AlarmRow, record: AlarmRecord, now: int, number: int, chance: float) -> AlarmRow | None:
+def _go_on(  # noqa: PLR0917 - as above
+    row: AlarmRow, record: AlarmRecord, now: int, number: int, chance: float, *, error: str | None
+) -> AlarmRow | None:
+    """Give the next occurrence of an alarm that has rung for good; ``None`` if there is none."""
     recurrence = record.recurrence
-    following = None if recurrence is None else _next(recurrence, _scheduled(row, record), now)
+    scheduled = _scheduled(row, record)
+    following = None if recurrence is None else _next(recurrence, scheduled, now)
     if following is None:
         return None
-    record = record._replace(id=_identity(number), retry_count=0, failed=False, missed=0)
-    return _spread_row(row, record, following, chance)
+    fresh = AlarmRecord(
+        _identity(number),
+        record.payload,
+        now,
+        recurrence,
+        record.spread,
+        record.retry,
+        error=error,
+        extra=record.extra,
+    )
+    return _spread_row(row, fresh, following, chance)
 
 
 def _text(error: BaseException) -> str:

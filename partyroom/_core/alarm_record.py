@@ -3,9 +3,10 @@
 Owns the form of those bytes: one line of JSON, then, after a line feed, the
 payload as the codec made it. A row without a line feed has no payload.
 
-Promises that what was encoded is decoded equal, that the usual record (an id,
-perhaps a payload) is made and read in a microsecond, and that fields which a
-newer version wrote are carried along unread.
+Promises that what was encoded is decoded equal, that the usual records (an id
+and perhaps a payload, or those of a recurrence that goes on) are made and read
+in a microsecond or two, and that fields which a newer version wrote are carried
+along unread.
 
 Must never be read by a backend, and must never decide anything.
 """
@@ -13,6 +14,7 @@ Must never be read by a backend, and must never decide anything.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
@@ -35,6 +37,10 @@ ID_AT: Final = slice(7, 23)
 END_AT: Final = slice(23, 25)
 LENGTH: Final = 25
 
+ID: Final = re.compile("[0-9a-f]{16}")
+CHANGING: Final = re.compile(rb'\{"id":"([0-9a-f]{16})"(?:,"last":([0-9]{1,18}))?,')
+"""How a header begins that goes on with what many have in common: what changes with every ring of a recurrence."""
+
 NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -45,6 +51,14 @@ class AlarmRecord(NamedTuple):
     """16 hexadecimal digits: the ring's name, the same over all its retries."""
     payload: bytes | None = None
     """As the codec made it; ``None`` for none."""
+    last: int | None = None
+    """When its handler last returned or, if there is an error, raised; ``None`` if it has not rung, or nobody wrote it."""
+    recurrence: Recurrence | None = None
+    """How it goes on after this ring; ``None`` for an alarm that rings once."""
+    spread: int = 0
+    """The longest random delay of a ring."""
+    retry: RetryPolicy | None = None
+    """When this alarm is retried; ``None`` for what the room says."""
     scheduled: int | None = None
     """The time it was set for, where the row's due time is another one: that of a retry, or after a random delay."""
     retry_count: int = 0
@@ -55,16 +69,8 @@ class AlarmRecord(NamedTuple):
     """Whether it has failed for good, and is kept to be looked at."""
     paused: int | None = None
     """The due time it had before it was paused; ``None`` for one that is not."""
-    recurrence: Recurrence | None = None
-    """How it goes on after this ring; ``None`` for an alarm that rings once."""
     missed: int = 0
     """How many occurrences before this one were skipped."""
-    spread: int = 0
-    """The longest random delay of a ring."""
-    retry: RetryPolicy | None = None
-    """When this alarm is retried; ``None`` for what the room says."""
-    last: int | None = None
-    """When its handler last returned or, if there is an error, raised; ``None`` if it has not rung, or nobody wrote it."""
     extra: Mapping[str, Any] = NOTHING
     """Fields that a newer version wrote."""
 
@@ -77,8 +83,16 @@ class AlarmRecord(NamedTuple):
 
     def encode(self) -> bytes:
         """Give the bytes for a row."""
-        usual = self[2:] == USUAL and self.id.isalnum()
-        return _joined(b'{"id":"%b"}' % self.id.encode() if usual else self._header(), self.payload)
+        return _joined(self._usual_header() if self[FATE] == USUAL_FATE else self._header(), self.payload)
+
+    def _usual_header(self) -> bytes:
+        """Give the header of an alarm that has nothing to say but what it was set with, and when it last rang."""
+        if not ID.fullmatch(self.id):
+            return self._header()
+        policy = _encode_policy(self.recurrence, self.spread, self.retry)
+        if self.last is None:
+            return b'{"id":"%b"%b' % (self.id.encode(), policy)
+        return b'{"id":"%b","last":%d%b' % (self.id.encode(), self.last, policy)
 
     def _header(self) -> bytes:
         fields = dict(self.extra)
@@ -103,8 +117,7 @@ class AlarmRecord(NamedTuple):
             return AlarmRecord(data[ID_AT].decode(), None if len(data) == LENGTH else data[LENGTH + 1 :])
         header, line_feed, payload = data.partition(LINE_FEED)
         try:
-            record = _decode_header(header)
-            return record._replace(payload=payload) if line_feed else record
+            return _decode(header, payload if line_feed else None)
         except MissingExtraError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -131,10 +144,13 @@ def _joined(header: bytes, payload: bytes | None) -> bytes:
     return header if payload is None else header + LINE_FEED + payload
 
 
-USUAL: Final = AlarmRecord("")[2:]
+FATE: Final = slice(6, None)
+"""The fields that say what has happened to an alarm, but for when it last rang."""
+USUAL_FATE: Final = AlarmRecord("")[FATE]
 DEFAULTS: Final = AlarmRecord("")._asdict()
 
 PLAIN: Final[Mapping[str, type]] = {
+    "last": int,
     "scheduled": int,
     "retry_count": int,
     "error": str,
@@ -142,15 +158,29 @@ PLAIN: Final[Mapping[str, type]] = {
     "paused": int,
     "missed": int,
     "spread": int,
-    "last": int,
 }
 """Fields that JSON keeps as they are."""
 KNOWN: Final = {"id", "recurrence", "retry", *PLAIN}
 
 
 @lru_cache(maxsize=256)
+def _encode_policy(recurrence: Recurrence | None, spread: int, retry: RetryPolicy | None) -> bytes:
+    """Give the end of a header: what does not change from ring to ring, and is the same in many rooms."""
+    header = AlarmRecord("", recurrence=recurrence, spread=spread, retry=retry)._header()
+    return header.removeprefix(b'{"id":""')
+
+
+def _decode(header: bytes, payload: bytes | None) -> AlarmRecord:
+    start = CHANGING.match(header)
+    if start is None:
+        return _decode_header(header)._replace(payload=payload)
+    rest = _decode_header(b'{"id":"",' + header[start.end() :])
+    return AlarmRecord(start[1].decode(), payload, rest.last if start[2] is None else int(start[2]), *rest[3:])
+
+
+@lru_cache(maxsize=256)
 def _decode_header(header: bytes) -> AlarmRecord:
-    """Read a header. The last ones are remembered: an alarm that rings is looked at before, for, and after its handler."""
+    """Read a header, or one without what changes. The last ones are remembered, for many alarms have the same policy."""
     fields = json.loads(header)
     found = {name: _of_type(fields[name], kind) for name, kind in PLAIN.items() if name in fields}
     return AlarmRecord(

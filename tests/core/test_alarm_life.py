@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from partyroom._core import alarm_life
 from partyroom._core.alarm_life import (
     after_failure,
     after_success,
-    catch_up,
-    describe,
     is_given_up,
     look_at,
     new_row,
@@ -60,6 +59,17 @@ def hourly(**options: object) -> AlarmRow:
 def record(row: AlarmRow | None) -> AlarmRecord:
     assert row is not None
     return AlarmRecord.decode(row.data)
+
+
+def describe(row: AlarmRow, codec: Codec, now: int) -> Alarm:
+    return alarm_life.describe(row, record(row), codec, now)
+
+
+def catch_up(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
+    """Skip what is too old, and see that the record which is told with a row is the row's own."""
+    current, told = alarm_life.catch_up(row, now, chance)
+    assert current is None or record(current) == told
+    return current
 
 
 def due(row: AlarmRow | None) -> int:
@@ -293,13 +303,13 @@ def test_no_occurrence_rings_twice_and_none_is_uncounted(rings: list[tuple[int, 
 def test_a_failure_is_retried_and_then_kept_with_its_error() -> None:
     policy = RetryPolicy(max_retries=2)
     first = after_failure(once(payload=b"p"), ValueError("no"), policy, NOON, 2, 0.0)
-    assert AlarmRecord(ONE, b"p", NOON, 1, "ValueError: no", last=NOON) == record(first)
+    assert AlarmRecord(ONE, b"p", NOON, scheduled=NOON, retry_count=1, error="ValueError: no") == record(first)
     assert NOON + 2 * SECOND == due(first)
     second = after_failure(first, ValueError("never"), policy, due(first), 2, 0.5)
     assert NOON + 2 * SECOND + 4.5 * SECOND == due(second)
     kept = after_failure(second, KeyError("x"), policy, due(second), 2, 0.0)
     assert kept.due is None
-    assert AlarmRecord(ONE, b"p", NOON, 3, "KeyError: 'x'", failed=True, last=due(second)) == record(kept)
+    assert AlarmRecord(ONE, b"p", due(second), scheduled=NOON, retry_count=3, error="KeyError: 'x'", failed=True) == record(kept)
 
 
 def test_an_alarm_of_its_own_policy_does_not_ask_the_room() -> None:
@@ -449,7 +459,7 @@ def test_a_failed_alarm_rings_again_with_all_of_its_retries_before_it() -> None:
     kept = after_failure(once(payload=b"p"), ValueError("no"), RetryPolicy(max_retries=0), NOON, 2, 0.0)
     again = ring_again(kept, NOON + HOUR, 3)
     assert NOON + HOUR == due(again)
-    assert AlarmRecord("0000000000000003", b"p", NOON, error="ValueError: no", last=NOON) == record(again)
+    assert AlarmRecord("0000000000000003", b"p", NOON, scheduled=NOON, error="ValueError: no") == record(again)
     assert 1 == record(after_failure(again, ValueError(), RetryPolicy(), NOON + HOUR, 4, 0.0)).retry_count
 
 
