@@ -14,11 +14,12 @@ Must never drop a commit that was handed in, unless its room says that it broke.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, final
 
 from anyio import get_cancelled_exc_class
 
+from partyroom._core.begun import Begun
 from partyroom._core.units import Event, Writes
 from partyroom._native import Loop, OneShot
 from partyroom._workers import Job, Worker
@@ -60,7 +61,7 @@ class _Batch:
         self.room = room
         self.event = event
         """Whose writes they are, of the first if they are of several; ``None`` if there is only a claim to be ended."""
-        self.writes = Writes() if event is None else event.layer()
+        self.writes = (None if event is None else event.writes) or Writes()
         self.number = 0 if event is None else event.sealed_as
         self.parts: list[Event] | None = None
         """All events, if there are several."""
@@ -115,33 +116,6 @@ class _Batch:
     def settle(self) -> None:
         """Hear that each of its parts was answered for itself."""
         self._is_answered = True
-
-
-@final
-class _Step:
-    """A call that was begun outside of any ``await``, and is gone on with inside one, in the same task."""
-
-    __slots__ = ("_first", "_iterator")
-
-    def __init__(self, iterator: Generator[Any, Any, Any], first: object) -> None:
-        self._iterator = iterator
-        self._first = first
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        # As ``yield from`` would (PEP 380), for which it is too late: an awaitable may give any iterator.
-        yielded = self._first
-        try:
-            while True:
-                try:
-                    sent = yield yielded
-                except BaseException as error:
-                    if not hasattr(self._iterator, "throw"):
-                        raise
-                    yielded = self._iterator.throw(error)
-                else:
-                    yielded = next(self._iterator) if sent is None else self._iterator.send(sent)
-        except StopIteration as done:
-            return done.value
 
 
 @final
@@ -250,7 +224,7 @@ class Committer:
             except Exception:  # noqa: BLE001 - nothing is known of any of them: each is asked for again, apart
                 again = _doubted(group)
             else:
-                return self._hear(group, _Step(iterator, first))
+                return self._hear(group, Begun(iterator, first))
         except BaseException as error:  # noqa: BLE001 - an interrupt, or a scheduler's: handed on, and the turn ends
             self._give_up(group, error)
             return None
@@ -297,7 +271,7 @@ class Committer:
 
     # --- what the backend answers --------------------------------------------
 
-    async def _hear(self, group: list[_Batch], step: _Step | None = None) -> None:
+    async def _hear(self, group: list[_Batch], step: Begun[Sequence[CommitError | None]] | None = None) -> None:
         """Have a group committed, or go on with that, and tell the rooms."""
         try:
             given = await (step or self._ask(group))

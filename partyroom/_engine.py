@@ -186,7 +186,8 @@ class Engine(Keeper):
             connections = self._connections.get(key)
             if connections is None:
                 connections = Connections(key, self._connection_left)
-            self._bound_awake(1)
+            if self._settings.max_awake is not None:
+                self._bound_awake(1)
             room = RoomRunner(key, self.services, self._settings.factories[key.party], connections)
             self._rooms[key] = room
         return room
@@ -220,7 +221,8 @@ class Engine(Keeper):
             return
         if self.sleeps_at_once(room):
             # Whoever says so is a worker, or calls one: its claim ends in that one's task.
-            self._forget(room)
+            if self._rooms.get(room.key) is room:
+                self._forget(room)
             return
         self._idle.add(room)
         self._bound_awake(0)
@@ -233,7 +235,7 @@ class Engine(Keeper):
 
     def _rings_soon(self, room: AwakeRoom) -> bool:
         due = room.state.next_due()
-        return due is not None and due - self._settings.clock.now() < self._settings.idle_timeout
+        return due is not None and due - to_micros(self._settings.clock.now()) < self._idle.timeout
 
     def _put_all_to_sleep(self, rooms: Sequence[AwakeRoom]) -> None:
         slept = sum(map(self.put_to_sleep, rooms))
@@ -243,22 +245,21 @@ class Engine(Keeper):
 
     def put_to_sleep(self, room: AwakeRoom) -> bool:
         """Let a room leave memory, if nothing keeps it awake; say whether it did."""
-        is_asleep = self._forget(room)
-        self._committer.call_worker()
-        return is_asleep
-
-    def _forget(self, room: AwakeRoom) -> bool:
         # One that may not, after all, is told of again as soon as it may.
         self._idle.discard(room)
         if not room.may_sleep or self._rooms.get(room.key) is not room:
             return False
+        self._forget(room)
+        self._committer.call_worker()
+        return True
+
+    def _forget(self, room: AwakeRoom) -> None:
         del self._rooms[room.key]
-        if len(room.connections):
+        if room.connections.open:
             self._connections[room.key] = room.connections
-        else:
+        elif self._connections:
             self._connections.pop(room.key, None)
         room.sleep()
-        return True
 
     def _bound_awake(self, coming: int) -> None:
         limit = self._settings.max_awake

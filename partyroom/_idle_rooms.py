@@ -40,7 +40,8 @@ class IdleRooms:
     ) -> None:
         self._timers = timers
         self._monotonic = monotonic
-        self._timeout = length_micros(timeout)
+        self.timeout = length_micros(timeout)
+        """How long a room stays awake with nothing to do, in microseconds."""
         self._put_to_sleep = put_to_sleep
         self._since: dict[AwakeRoom, float] = {}
         """In monotonic seconds, as they come: this is noted after each event of a room."""
@@ -69,16 +70,16 @@ class IdleRooms:
     def rest(self, room: AwakeRoom) -> timedelta | None:
         """Say how much longer a room stays awake with nothing to do; ``None`` for one that is not idle."""
         since = self._since.get(room)
-        return None if since is None else length(ticks(since) + self._timeout - ticks(self._monotonic()))
+        return None if since is None else length(ticks(since) + self.timeout - ticks(self._monotonic()))
 
     def _plan_sweep(self) -> None:
         for room, since in self._since.items():
-            self._sweeper = self._timers.call_at(ticks(since) + self._timeout, Timer(room.key, "idle"), self._sweep)
+            self._sweeper = self._timers.call_at(ticks(since) + self.timeout, Timer(room.key, "idle"), self._sweep)
             return
 
     def _sweep(self) -> None:
         self._sweeper = None
-        before = ticks(self._monotonic()) - self._timeout
+        before = ticks(self._monotonic()) - self.timeout
         due = takewhile(lambda idle: ticks(idle[1]) <= before, self._since.items())
         self._put_to_sleep([room for room, _ in due])
         # A dict that was large stays large, however little is left in it.

@@ -14,7 +14,6 @@ Must never decide when a room is woken.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, Final, Protocol
 
 from partyroom._core.alarm_life import (
@@ -26,9 +25,9 @@ from partyroom._core.alarm_life import (
     only_once,
     rings_once,
 )
-from partyroom._core.functions import awaited
+from partyroom._core.alarm_table import AlarmTable
 from partyroom._core.instants import to_micros
-from partyroom._core.units import Event, Place, Writes
+from partyroom._core.units import Event, Writes
 from partyroom._room_state import RoomState
 from partyroom._services import Services
 from partyroom.errors import RoomBrokenError, RuntimeClosedError
@@ -55,18 +54,21 @@ def now(room: RingingRoom) -> int:
     return to_micros(room.services.clock.clock.now())
 
 
-async def find_due(room: RingingRoom, wanted: AlarmRow | None, until: int) -> AlarmRow | None:
+def find_due(table: AlarmTable, wanted: AlarmRow | None, until: int) -> AlarmRow | None:
     """Give the alarm that is due first, or the wanted one if it was not moved; ``None`` if it is not due ``until`` then."""
-    table = await room.state.alarms()
     row = table.first() if wanted is None else table.rows.get(wanted.name)
     if row is None or row.due is None or row.due > until:
         return None
     return row if wanted is None or row.due == wanted.due else None
 
 
-def set_ringing(room: RingingRoom, event: Event, row: AlarmRow, on_alarm: Callable[[Alarm], Awaitable[Any]]) -> bool:
-    """Let an event ring an alarm; ``False`` if its time was too long ago to ring at all, and the event only stores that."""
-    begin = now(room)
+def set_ringing(
+    room: RingingRoom, event: Event, row: AlarmRow, on_alarm: Callable[[Alarm], Awaitable[Any]], begin: int
+) -> bool:
+    """Let an event ring an alarm, from ``begin`` on.
+
+    Gives ``False`` if its time was too long ago to ring at all, and the event only stores that.
+    """
     try:
         current, record = catch_up(row, begin, room.services.random.random())
         if current is None or current.due is None or current.due > begin:
@@ -79,14 +81,8 @@ def set_ringing(room: RingingRoom, event: Event, row: AlarmRow, on_alarm: Callab
         event.ringing = row
         raise
     event.subject = alarm
-    event.run = partial(_run, on_alarm, alarm)
+    event.run = lambda _: on_alarm(alarm)
     return True
-
-
-async def _run(on_alarm: Callable[[Alarm], Awaitable[Any]], alarm: Alarm, room: Place) -> Alarm:
-    """Ring, and give what rang: that is how a ring which found its alarm is told from one which did not."""
-    await awaited(on_alarm(alarm), room, "on_alarm")
-    return alarm
 
 
 def keep_ringing(event: Event, writes: Writes) -> None:
@@ -110,13 +106,12 @@ def conclude(room: RingingRoom, event: Event) -> bool:
     """Write what becomes of the alarm that rang; say whether it was given up after its last retry."""
     row, error = event.ringing, event.error
     assert row is not None
-    random = room.services.random
     if error is None:
         writes = event.layer()
         if row.name not in writes.alarms:
             is_last = writes.clear or rings_once(row)
             writes.alarms[row.name] = (
-                None if is_last else after_success(row, now(room), random.getrandbits(NUMBER), random.random())
+                None if is_last else _after_success(room, row)
             )
         return False
     if isinstance(event.cut, RoomBrokenError | RuntimeClosedError):
@@ -126,6 +121,11 @@ def conclude(room: RingingRoom, event: Event) -> bool:
     event.writes = Writes()
     event.writes.alarms[row.name] = kept = _after_failure(room, row, error)
     return kept.due is None or is_given_up(kept)
+
+
+def _after_success(room: RingingRoom, row: AlarmRow) -> AlarmRow | None:
+    random = room.services.random
+    return after_success(row, now(room), random.getrandbits(NUMBER), random.random())
 
 
 def _after_failure(room: RingingRoom, row: AlarmRow, error: BaseException) -> AlarmRow:

@@ -25,7 +25,7 @@ from partyroom._handlers import callback
 from partyroom._native import OneShot
 from partyroom._room_context import Context
 from partyroom._room_state import RoomState
-from partyroom._services import RoomFactory, Services
+from partyroom._services import Probe, RoomFactory, Services
 from partyroom.connections import Connections
 from partyroom.errors import OutsideEventError
 from partyroom.protocols import Room
@@ -121,7 +121,7 @@ class RoomLife(ABC):
 
     def may_forget(self) -> bool:
         """Say whether another instance could take over between two events."""
-        return not self._background and (self._hibernates or not len(self.connections))
+        return not self._background and (self._hibernates or not self.connections.open)
 
     def check_is_awake(self) -> None:
         """Refuse what is asked by code of an instance that has left memory: another may be awake by now."""
@@ -147,25 +147,27 @@ class RoomLife(ABC):
         if not self.fence:
             self.fence = await self.services.backend.claim(self.key)
 
-    async def wake(self, event: Event) -> None:
-        """Start the room for ``event``, before the eyes of whoever looks on."""
+    def wake(self, event: Event) -> Awaitable[bool]:
+        """Start the room for ``event``; say whether it has an ``on_start``. To be awaited at once."""
         probe = self.services.probe
-        if probe is None:
-            await self._start(event)
-            return
+        return self._start(event) if probe is None else self._start_watched(event, probe)
+
+    async def _start_watched(self, event: Event, probe: Probe) -> bool:
+        """Start the room before the eyes of whoever looks on."""
         failure: BaseException | None = None
         probe.wake_began(event)
         try:
-            await self._start(event)
+            return await self._start(event)
         except BaseException as error:
             failure = error
             raise
         finally:
             probe.wake_ended(event, failure)
 
-    async def _start(self, event: Event) -> None:
+    async def _start(self, event: Event) -> bool:
         """Start the room: constructor, then ``on_start`` to its end, as an event of its own (G2)."""
-        await self.claim()
+        if self.is_leaving or not self.fence:
+            await self.claim()
         try:
             self.instance = self._factory(self.context)
             self._hibernates = bool(getattr(self.instance, "hibernate", False))
@@ -176,6 +178,7 @@ class RoomLife(ABC):
             self.discard()
             raise
         self._is_started = True
+        return on_start is not None
 
     # --- and back ------------------------------------------------------------
 
@@ -201,7 +204,8 @@ class RoomLife(ABC):
     def sleep(self) -> None:
         """Leave memory; called by the keeper, when nothing keeps the room awake."""
         self._is_gone = True
-        self.discard()
+        if self.instance is not None:
+            self.discard()
         self.connections.place = None
         self.state.close()
         # It names the room: together they would be garbage that only the collector frees.

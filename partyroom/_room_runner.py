@@ -33,7 +33,7 @@ from partyroom._ringing import conclude, find_due, keep_ringing, now, set_ringin
 from partyroom._room_life import RoomLife
 from partyroom._sealing import broken, confirm, fail_sealed, seal
 from partyroom._services import RoomFactory, Services
-from partyroom._timers import Entry
+from partyroom._timers import Entry, ticks
 from partyroom._workers import Worker
 from partyroom.connections import Connections, RoomConnection
 from partyroom.errors import (
@@ -167,7 +167,12 @@ class RoomRunner(RoomLife):
                 return
             event = self.mailbox.pop()
             if event is None:
-                await self._retire(worker)
+                worker.job = None
+                self._rest()
+                # If the room has left memory by that, its release is seen through in this very task.
+                rest = committer.begin()
+                if rest is not None:
+                    await rest
                 return
             if self.mailbox.outside is not None:
                 self._let_in()
@@ -188,14 +193,6 @@ class RoomRunner(RoomLife):
         else:
             self._rest()
 
-    async def _retire(self, worker: Worker) -> None:
-        """Rest, and if the room has left memory by that, see its release through in this very task."""
-        worker.job = None
-        self._rest()
-        rest = self.services.committer.begin()
-        if rest is not None:
-            await rest
-
     def _rest(self) -> None:
         self._is_active = False
         self.services.keeper.room_rests(self)
@@ -211,9 +208,10 @@ class RoomRunner(RoomLife):
         event.begun = True
         self.running = event
         try:
-            if self._is_ready_for(event) or await self._prepare(event):
-                self._begin(event)
-                event.result = await begin_handler(event, self)
+            # Most may begin at once: the room is awake, and there is no alarm to look for.
+            is_ready = self._is_started and event.kind != "ring" and not self.is_leaving
+            if is_ready or await self._prepare(event):
+                event.result = await self._begin(event)
                 if CURRENT.get() is not event:
                     check_is_left(event)
         except Exception as error:  # noqa: BLE001 - told to whoever waits for the event
@@ -226,38 +224,30 @@ class RoomRunner(RoomLife):
             CURRENT.set(None)
             self._finish(event)
 
-    def _is_ready_for(self, event: Event) -> bool:
-        """Say whether an event may begin at once, as most do: awake, and no alarm to look for."""
-        return self._is_started and event.kind != "ring" and not self.is_leaving
-
-    async def _prepare(self, event: Event) -> bool:
+    def _prepare(self, event: Event) -> Awaitable[bool]:
         """Wake the room as far as an event needs it; ``False`` if there is nothing left to handle."""
-        if event.kind == "ring":
-            return await self._prepare_ring(event)
-        if event.kind == "steer":
-            await self.claim()
-        else:
-            await self.wake(event)
+        return self._prepare_ring(event) if event.kind == "ring" else self._prepare_other(event)
+
+    async def _prepare_other(self, event: Event) -> bool:
+        await (self.claim() if event.kind == "steer" else self.wake(event))
         return True
 
-    def _begin(self, event: Event) -> None:
-        """Let what runs from here on be part of ``event``."""
+    def _begin(self, event: Event) -> Awaitable[Any]:
+        """Let what runs from here on be part of ``event``; give what is to be awaited for its result."""
         services = self.services
-        limit = services.limits.alarm_timeout if event.kind == "ring" else services.limits.event_timeout
-        if limit is not None:
-            self._limit_time(event, limit)
+        limits = services.limits
+        limit = limits.alarm_timeout if event.kind == "ring" else limits.event_timeout
         CURRENT.set(event)
         event.since = services.monotonic()
+        if limit is not None:
+            due, timer = ticks(event.since) + length_micros(limit), Timer(self.key, "timeout", event.name)
+            time_out = partial(self._time_out, event, limit)
+            self._deadline = services.clock.monotonic_timers.call_at(due, timer, time_out)
         if services.probe is not None:
             services.probe.event_began(event)
+        return begin_handler(event, self)
 
     # --- an event that is ended from outside ---------------------------------
-
-    def _limit_time(self, event: Event, limit: timedelta) -> None:
-        clock = self.services.clock
-        due = clock.ticks() + length_micros(limit)
-        timer = Timer(self.key, "timeout", event.name)
-        self._deadline = clock.monotonic_timers.call_at(due, timer, partial(self._time_out, event, limit))
 
     def _time_out(self, event: Event, limit: timedelta) -> None:
         self.cut(EventTimeoutError(f"{event} ran longer than {limit}"))
@@ -336,9 +326,8 @@ class RoomRunner(RoomLife):
         event.begun = True
         waiting.calls = [event]
         self.running = event
-        self._begin(event)
         try:
-            await begin_handler(event, self)
+            await self._begin(event)
             check_is_left(event)
         except BaseException as error:
             event.error = error
@@ -367,6 +356,9 @@ class RoomRunner(RoomLife):
         probe = self.services.probe
         if probe is not None:
             probe.event_ended(event)
+        if event.kind == "ring":
+            # That is how a ring which found its alarm is told from one which did not.
+            event.result = event.subject
         seal(self, event)
         if event.kind == "ring" and event.sealed_as:
             self._leave_with_it()
@@ -386,8 +378,8 @@ class RoomRunner(RoomLife):
         if event.kind == "close" or (event.kind == "connect" and event.error is not None):
             # Also where the handler was not reached.
             self.connections.discard(event.subject)
-        if event.ringing is not None:
-            self._conclude_ring(event)
+        if event.ringing is not None and conclude(self, event):
+            self._tell_given_up(event)
 
     def _leave_with_it(self) -> None:
         """Have the claim end with the ring that was just sealed, if the room will sleep once that is stored.
@@ -462,17 +454,16 @@ class RoomRunner(RoomLife):
         wanted: AlarmRow | None = event.subject
         event.subject = None
         try:
-            await self.claim()
-            until = now(self)
-            row = await find_due(self, wanted, until)
+            if self.is_leaving or not self.fence:
+                await self.claim()
+            begin = until = now(self)
+            row = find_due(await self.state.alarms(), wanted, until)
             if row is None:
                 return False
-            if not self._is_started:
-                sealed = self.sealed
-                await self.wake(event)
-                if self.sealed != sealed:
-                    # ``on_start`` has written something: perhaps an alarm.
-                    row = await find_due(self, row, until)
+            if not self._is_started and await self.wake(event):
+                # ``on_start`` has taken its time, and may have set an alarm.
+                begin = now(self)
+                row = find_due(await self.state.alarms(), row, until)
             on_alarm = callback(self.instance, "on_alarm")
         except BaseException:
             # Not the alarm's fault, so no retry of it is used up: it is stored as it was.
@@ -485,11 +476,12 @@ class RoomRunner(RoomLife):
             event.kind = "wake"
             self.services.scheduling.no_handler(self.key, type(self.instance))
             return False
-        return set_ringing(self, event, row, on_alarm)
+        return set_ringing(self, event, row, on_alarm, begin)
 
-    def _conclude_ring(self, event: Event) -> None:
+    def _tell_given_up(self, event: Event) -> None:
+        """Let the room hear of an alarm that has raised for the last time."""
         alarm, error = event.subject, event.error
-        if conclude(self, event) and isinstance(alarm, Alarm) and self._hears("on_alarm_failed"):
+        if isinstance(alarm, Alarm) and self._hears("on_alarm_failed"):
             failed = Event(self, "alarm_failed", "on_alarm_failed", partial(run_on_alarm_failed, alarm, error))
             failed.follows = event
             self.mailbox.push_first(failed)

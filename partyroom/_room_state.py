@@ -12,11 +12,9 @@ Must never know of the running event, whose layers are laid over what is told he
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
 from typing import final
 
 from partyroom._core.alarm_table import AlarmTable
-from partyroom._core.instants import from_micros
 from partyroom._core.pages import Page
 from partyroom._core.read_cache import UNKNOWN, CacheBudget, RoomView, Unknown
 from partyroom._core.units import Writes
@@ -109,10 +107,10 @@ class RoomState:
             self._alarms = table
         return self._alarms
 
-    def next_due(self) -> datetime | None:
-        """Give when the room's next alarm is, as far as its alarms have been read."""
+    def next_due(self) -> int | None:
+        """Give when the room's next alarm is, in microseconds, as far as its alarms have been read."""
         first = None if self._alarms is None else self._alarms.first()
-        return None if first is None or first.due is None else from_micros(first.due)
+        return None if first is None else first.due
 
     # --- what is sealed and stored -------------------------------------------
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from partyroom._committer import CommittingRoom
+from partyroom._core.instants import from_micros
 from partyroom._core.output_gate import OutputGate
 from partyroom._core.units import Event
 from partyroom._room_state import RoomState
@@ -100,4 +101,5 @@ def _let_out(room: SealingRoom, event: Event) -> None:
 def _tell_next_alarm(room: SealingRoom) -> None:
     """Tell the scheduler when the next alarm is; of a room that has lost its claim it has been told to look again."""
     if room.fence:
-        room.services.scheduling.changed(room.key, room.state.next_due())
+        due = room.state.next_due()
+        room.services.scheduling.changed(room.key, None if due is None else from_micros(due))

@@ -49,12 +49,9 @@ class SystemClock(Clock):
 
     @override
     async def sleep_until(self, when: datetime, /, *, timer: Timer = SOMEBODY) -> None:
-        def rest() -> float:
-            return (when - datetime.now(UTC)).total_seconds()
-
         # Asked first, so that a burst of alarms that are due costs no more than a look.
         if datetime.now(UTC) < when:
-            await sleep_out(rest)
+            await sleep_out(lambda: (when - datetime.now(UTC)).total_seconds())
 
     @override
     async def sleep(self, duration: timedelta, /, *, timer: Timer = SOMEBODY) -> None:

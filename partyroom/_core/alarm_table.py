@@ -21,6 +21,8 @@ __all__ = ["AlarmTable"]
 
 SPARE: Final = 64
 """So many places of moved and deleted alarms, more than there are alarms, are never worth cleaning."""
+FEW: Final = 4
+"""Up to so many alarms are looked at one by one; nearly all rooms have one."""
 
 
 @final
@@ -31,13 +33,26 @@ class AlarmTable:
 
     def __init__(self, rows: Iterable[AlarmRow] = ()) -> None:
         self.rows: dict[str, AlarmRow] = {row.name: row for row in rows}
-        self._order: list[tuple[int, str]] = []
-        """A heap of due times and names; places that an alarm has left are dropped when they come to the front."""
-        self._rebuild()
+        self._order: list[tuple[int, str]] | None = None
+        """A heap of due times and names, if there are more than a few; places that an alarm has left are dropped when
+        they come to the front."""
+        if len(self.rows) > FEW:
+            self._sort()
 
     def first(self) -> AlarmRow | None:
         """Give the row that is due first, by due time and then name; ``None`` if none is due ever."""
-        order = self._order
+        if self._order is not None:
+            return self._first_in(self._order)
+        first: AlarmRow | None = None
+        due = 0
+        for row in self.rows.values():
+            if row.due is None:
+                continue
+            if first is None or row.due < due or (row.due == due and row.name < first.name):
+                first, due = row, row.due
+        return first
+
+    def _first_in(self, order: list[tuple[int, str]]) -> AlarmRow | None:
         while order:
             due, name = order[0]
             row = self.rows.get(name)
@@ -53,11 +68,14 @@ class AlarmTable:
                 self.rows.pop(name, None)
                 continue
             self.rows[name] = row
-            if row.due is not None:
+            if self._order is not None and row.due is not None:
                 heappush(self._order, (row.due, name))
-        if len(self._order) > 2 * len(self.rows) + SPARE:
-            self._rebuild()
+        size = len(self.rows)
+        if size <= FEW:
+            self._order = None
+        elif self._order is None or len(self._order) > 2 * size + SPARE:
+            self._sort()
 
-    def _rebuild(self) -> None:
+    def _sort(self) -> None:
         self._order = [(row.due, row.name) for row in self.rows.values() if row.due is not None]
         heapify(self._order)

@@ -68,10 +68,15 @@ class Mailbox:
 
     def pop(self) -> Event | None:
         """Take out the next event, or give ``None``; then ask whom to let in."""
-        if self._events is None:
+        events = self._events
+        if events is None:
             return None
-        event = self._events.popleft()
-        self._left(event)
+        event = events.popleft()
+        if event.is_inside:
+            event.is_inside = False
+            self._inside -= 1
+        if not events:
+            self._events = None
         return event
 
     def withdraw(self, event: Event) -> None:
@@ -82,7 +87,11 @@ class Mailbox:
         if self.outside is not None and event in self.outside:
             self.outside.remove(event)
             self.outside = self.outside or None
-        self._left(event)
+        if event.is_inside:
+            event.is_inside = False
+            self._inside -= 1
+        if not self._events:
+            self._events = None
 
     def admit(self) -> Event | None:
         """Let in the first of those outside if there is a place now, and give it."""
@@ -96,10 +105,3 @@ class Mailbox:
     def _let_in(self, event: Event) -> None:
         event.is_inside = True
         self._inside += 1
-
-    def _left(self, event: Event) -> None:
-        if event.is_inside:
-            event.is_inside = False
-            self._inside -= 1
-        if not self._events:
-            self._events = None
