@@ -102,7 +102,7 @@ class AlarmLoop(AlarmScheduler):
 
     def _next(self) -> Place | None:
         """Give what may be woken next."""
-        return self._queue.first() if self._queue.waking < self._max_waking else None
+        return self._queue.first() if len(self._queue.waking) < self._max_waking else None
 
     # --- the token -----------------------------------------------------------
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from logging import Logger
 from typing import final
 
-from partyroom._core.instants import from_micros, to_micros
+from partyroom._core.instants import EPOCH, from_micros, to_micros
 from partyroom._log import about
 from partyroom.protocols import Clock, StorageBackend, Upcoming
 from partyroom.types import AlarmCursor, AlarmRow
@@ -71,8 +71,16 @@ class DueAlarms:
     async def upcoming(self, after: Upcoming | None, limit: int) -> Sequence[Upcoming]:
         """Read what a scheduler looks ahead to."""
         cursor = None if after is None else AlarmCursor(to_micros(after.due), after.room, after.name)
-        rows = await self.rows(None, cursor, limit)
-        return [Upcoming(from_micros(row.due), row.room, row.name) for row in rows if row.due is not None]
+        found: list[Upcoming] = []
+        due, when = None, EPOCH
+        for row in await self.rows(None, cursor, limit):
+            if row.due is None:
+                continue
+            if row.due != due:
+                # Once for all that are due at one instant, which may be thousands.
+                due, when = row.due, from_micros(row.due)
+            found.append(Upcoming(when, row.room, row.name))
+        return found
 
     async def next_time(self) -> datetime | None:
         """Give when the next alarm is due."""

@@ -71,7 +71,7 @@ class RoomLife(ABC):
         """Whether nothing but its alarm has woken the room, so that it may sleep again at once."""
         self._factory = factory
         # Nobody sleeps with clients but those who hibernate: so it is known before there is an instance to ask.
-        self._hibernates = len(connections) > 0
+        self._hibernates = bool(connections.open)
         self._is_started = False
         self._is_gone = False
         self.is_leaving = False
