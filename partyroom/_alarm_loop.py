@@ -72,6 +72,8 @@ class AlarmLoop(AlarmScheduler):
         self._queue = AlarmQueue(lookahead)
         self._is_up = True
         self._asleep: tuple[Place, CancelScope] | None = None
+        self._timer: Timer | None = None
+        """What it has last slept for."""
         self._parked: OneShot[None] | None = None
         self._failures = 0
         work.take()
@@ -105,6 +107,16 @@ class AlarmLoop(AlarmScheduler):
         return self._queue.first() if len(self._queue.waking) < self._max_waking else None
 
     # --- the token -----------------------------------------------------------
+
+    def is_called(self, timer: Timer) -> bool:
+        """Hear that the clock is about to end the sleep for ``timer``; say whether it is one of this task's.
+
+        It holds its token from here on, so that the clock of a test need not wait for it to be seen.
+        """
+        if self._asleep is None or self._timer is not timer:
+            return False
+        self._get_up()
+        return True
 
     def _get_up(self) -> None:
         if not self._is_up:
@@ -143,10 +155,11 @@ class AlarmLoop(AlarmScheduler):
         """Wake what is due, one room after each sleep, until nothing may be woken or a change cancels the sleep."""
         rung = 0
         while (place := self._next()) is not None:
+            timer = self._timer = Timer(place[1], "alarm")
             self._asleep = place, sleep
             self._lie_down()
-            await self._clock.sleep_until(place[0], timer=Timer(place[1], "alarm"))
-            if self._is_up:
+            await self._clock.sleep_until(place[0], timer=timer)
+            if self._asleep is None:
                 # A change came between the clock's ring and this task's turn: the scope is cancelled.
                 return
             self._asleep = None

@@ -416,6 +416,13 @@ class Engine(Keeper):
         found += [(from_micros(entry.due), entry.timer) for entry in self._wall.pending()]
         return found
 
+    def is_called(self, timer: Timer) -> bool:
+        """Hear that the clock is about to end a sleep; say whether it is one of this run's own tasks, which counts from here on."""
+        scheduler = self.scheduling.scheduler
+        if timer.kind == "alarm" and isinstance(scheduler, AlarmLoop):
+            return scheduler.is_called(timer)
+        return self._monotonic.is_called(timer) or self._wall.is_called(timer)
+
     def is_cancelled(self, timer: Timer) -> bool:
         """Say whether a timer that is slept for is no longer wanted, so that its end means nothing."""
         return self._monotonic.is_cancelled(timer) or self._wall.is_cancelled(timer)

@@ -116,6 +116,13 @@ class Timers:
         """Say whether ``timer`` is what the sleeper sleeps for, and is no longer wanted."""
         return self._target is not None and self._target.timer is timer and self._target.call is None
 
+    def is_called(self, timer: Timer) -> bool:
+        """Hear that the clock is about to end the sleep for ``timer``; say whether it is this sleeper's, who is up from here on."""
+        if self._target is None or self._target.timer is not timer:
+            return False
+        self._get_up()
+        return True
+
     def forget(self, entry: Entry) -> None:
         """Count a cancelled timer, and drop such ones once they are most of the heap."""
         self._cancelled = entry
@@ -182,8 +189,9 @@ class Timers:
         return None if entry is None or entry.due <= self._now() else entry
 
     def _get_up(self) -> None:
-        self._is_up = True
-        self._work.take()
+        if not self._is_up:
+            self._is_up = True
+            self._work.take()
 
     def _lie_down(self) -> None:
         """Give the token back: from here to the clock, or to the next timer, nothing else can run."""

@@ -19,7 +19,7 @@ from datetime import timedelta
 from traceback import format_exception_only
 from typing import Final, Literal
 
-from partyroom._core.alarm_record import AlarmRecord, is_usual, usual_record
+from partyroom._core.alarm_record import AlarmRecord, usual_record
 from partyroom._core.instants import HIGHEST, alarm_time, from_micros, length, length_micros
 from partyroom._core.recurrence import count_since, first_after, next_after
 from partyroom._core.retry import next_retry
@@ -139,8 +139,8 @@ def _next(recurrence: Recurrence, scheduled: int, now: int) -> int | None:
 
 
 def rings_once(row: AlarmRow) -> bool:
-    """Say whether this is one of nearly all alarms: set for its due time, with no recurrence, and never failed."""
-    return is_usual(row.data)
+    """Say whether an alarm that rang is gone by that."""
+    return AlarmRecord.decode(row.data).recurrence is None
 
 
 def catch_up(row: AlarmRow, now: int, chance: float) -> tuple[AlarmRow | None, AlarmRecord]:

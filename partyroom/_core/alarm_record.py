@@ -25,7 +25,7 @@ from partyroom.errors import DecodeError, MissingExtraError
 from partyroom.recurrence import Recurrence
 from partyroom.types import RetryPolicy
 
-__all__ = ["AlarmRecord", "is_usual", "usual_record"]
+__all__ = ["AlarmRecord", "usual_record"]
 
 LINE_FEED: Final = b"\n"
 """What ends the header; JSON writes none of its own."""
@@ -108,12 +108,13 @@ class AlarmRecord(NamedTuple):
         return json.dumps(fields, separators=(",", ":")).encode()
 
     @staticmethod
+    @lru_cache(maxsize=8)
     def decode(data: bytes) -> AlarmRecord:
         """Give the record of a row; raise :class:`DecodeError` for bytes that are none.
 
-        Raises :class:`MissingExtraError` for an alarm set with a ``Cron``, where that extra is not installed.
+        The last ones are remembered: an alarm that rings is looked at before and after its handler. Raises :class:`MissingExtraError` for an alarm set with a ``Cron``, where that extra is not installed.
         """
-        if is_usual(data):
+        if _is_usual(data):
             return AlarmRecord(data[ID_AT].decode(), None if len(data) == LENGTH else data[LENGTH + 1 :])
         header, line_feed, payload = data.partition(LINE_FEED)
         try:
@@ -125,7 +126,7 @@ class AlarmRecord(NamedTuple):
             raise DecodeError(message) from error
 
 
-def is_usual(data: bytes) -> bool:
+def _is_usual(data: bytes) -> bool:
     """Say whether these are the bytes of a usual record: set for the row's due time, once, and with no history."""
     return (
         data.startswith(USUAL_START)

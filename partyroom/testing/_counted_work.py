@@ -62,6 +62,10 @@ class CountedWork(Protocol):
         """Say whether a timer of this is still slept for, though nobody wants it any more."""
         ...
 
+    def is_called(self, timer: Timer) -> bool:
+        """Hear that a sleep ends; say whether whoever sleeps is one of these, and is counted as in flight from here on."""
+        ...
+
     def next_alarm(self) -> tuple[datetime, RoomKey] | None:
         """Give which alarm rings next, as far as that is known here."""
         ...
@@ -164,6 +168,11 @@ class RuntimeWork(CountedWork):
         return engine is not None and engine.is_cancelled(timer)
 
     @override
+    def is_called(self, timer: Timer) -> bool:
+        engine = self._engine()
+        return engine is not None and engine.is_called(timer)
+
+    @override
     def next_alarm(self) -> tuple[datetime, RoomKey] | None:
         return min((due, room) for room, due in self.due.items()) if self._knows_alarms and self.due else None
 
@@ -255,6 +264,13 @@ class AllWork:
         when = from_micros(due)
         for work in parts:  # noqa: SIM110 - asked for every timer, as above
             if work.rings(timer.room, when):
+                return True
+        return False
+
+    def is_called(self, timer: Timer) -> bool:
+        """Hear that a sleep ends; say whether any of them counts whoever sleeps as in flight from here on."""
+        for work in self._parts.values():  # noqa: SIM110 - as above
+            if work.is_called(timer):
                 return True
         return False
 

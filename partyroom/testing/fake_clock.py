@@ -74,7 +74,7 @@ class FakeClock(Clock):
         self._loop: Loop | None = None
         self._max_timers = max_timers
         self._woken: set[Sleeper] = set()
-        """Whose task was woken, and has not gone on yet."""
+        """Whose task was woken, and has not gone on yet; but for those that a runtime counts."""
         self._settling: list[OneShot[None]] = []
         """Where those wait who wait for that; a test may settle in one task while time moves in another."""
         self._work = AllWork()
@@ -126,7 +126,7 @@ class FakeClock(Clock):
         shot: OneShot[None] = here.one_shot()
         sleeper.shot = shot
         try:
-            await shot.wait()
+            await shot
         finally:
             if shot.done:
                 self._go_on(sleeper)
@@ -134,6 +134,9 @@ class FakeClock(Clock):
                 self._line.sleepers.remove(sleeper)
 
     def _go_on(self, sleeper: Sleeper) -> None:
+        if sleeper not in self._woken:
+            # Counted by its runtime since it was called.
+            return
         self._woken.remove(sleeper)
         settling, self._settling = self._settling, []
         for shot in settling:
@@ -427,7 +430,8 @@ class FakeClock(Clock):
         if sleeper.call is not None:
             sleeper.call()
         if sleeper.shot is not None:
-            self._woken.add(sleeper)
+            if not self._work.is_called(sleeper.timer):
+                self._woken.add(sleeper)
             sleeper.shot.set(None)
 
     # --- how it moves by itself ----------------------------------------------
