@@ -113,9 +113,10 @@ class RoomAlarms(Storage):
             message = f"{self._room.key}: the room has no on_alarm, so that an alarm could not ring"
             raise NoHandlerError(message)
         self._check_policies(row_name, retry, spread)
-        random = self._room.services.random
+        services = self._room.services
+        random = services.random
         encoded = None if payload is None else self._encode(payload, row_name, "payload of alarm ")
-        now = self._now()
+        now = to_micros(services.clock.clock.now())
         # Read in any case: an event that changes an alarm is sealed only when all are known.
         table = self._room.state.known_alarms or await self._room.state.alarms()
         current = _look_up(table, unit, row_name)
@@ -229,10 +230,11 @@ class RoomAlarms(Storage):
 
 def _look_up(table: AlarmTable, unit: Unit, name: str) -> AlarmRow | None:
     """Give an alarm as the code of ``unit`` sees it: its own layers over what is stored, the ringing one unset (G11)."""
-    for writes in unit.layers():
-        if name in writes.alarms:
-            return writes.alarms[name]
-        if writes.clear:
-            return None
+    if unit.parent is not None or unit.writes is not None:
+        for writes in unit.layers():
+            if name in writes.alarms:
+                return writes.alarms[name]
+            if writes.clear:
+                return None
     ringing = unit.root.ringing
     return None if ringing is not None and ringing.name == name else table.rows.get(name)

@@ -43,6 +43,7 @@ class RoomLife(ABC):
         "_hibernates",
         "_is_gone",
         "_is_started",
+        "_rings",
         "_left",
         "connections",
         "context",
@@ -73,6 +74,7 @@ class RoomLife(ABC):
         # Nobody sleeps with clients but those who hibernate: so it is known before there is an instance to ask.
         self._hibernates = bool(connections.open)
         self._is_started = False
+        self._rings = False
         self._is_gone = False
         self.is_leaving = False
         """Whether its claim ends with the commit that waits now, so that what comes meanwhile begins anew behind it."""
@@ -116,8 +118,9 @@ class RoomLife(ABC):
         return () if self._background is None else self._background
 
     def can_ring(self) -> bool:
-        """Say whether the room's class has an ``on_alarm``."""
-        return callback(self.instance, "on_alarm") is not None
+        """Say whether the room has an ``on_alarm``; asked of a room once, as far as it says yes."""
+        self._rings = self._rings or callback(self.instance, "on_alarm") is not None
+        return self._rings
 
     def may_forget(self) -> bool:
         """Say whether another instance could take over between two events."""
@@ -187,7 +190,7 @@ class RoomLife(ABC):
         if self._is_started and self.services.probe is not None:
             self.services.probe.room_slept(self.key)
         self.instance = None
-        self._is_started = False
+        self._is_started = self._rings = False
         if self._background:
             self._background.cancel()
 

@@ -146,8 +146,9 @@ class AlarmQueue:
             heappush(self._heap, held.place)
         else:
             held.due = due
-            if due < held.place[0]:
-                self._place(held, room)
+            if due >= held.place[0]:
+                return
+            self._place(held, room)
         held_rooms = len(self._held)
         if len(self._heap) + len(self._run) > 2 * held_rooms + SPARE:
             self._rebuild()

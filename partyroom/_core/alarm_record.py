@@ -138,7 +138,8 @@ def _is_usual(data: bytes) -> bool:
 
 def usual_record(number: int, payload: bytes | None) -> bytes:
     """Give the bytes of the usual record at once: an id, by its 64 bits, and perhaps a payload."""
-    return _joined(b'{"id":"%016x"}' % number, payload)
+    header = b'{"id":"%016x"}' % number
+    return header if payload is None else _joined(header, payload)
 
 
 def _joined(header: bytes, payload: bytes | None) -> bytes:

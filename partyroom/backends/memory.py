@@ -47,7 +47,7 @@ class _Sorted(Generic[T]):
     """The order of some entries that are kept elsewhere, each of them once.
 
     Nothing is held until the order is asked for; later changes gather until it is asked for again. An entry that comes
-    and goes in between leaves nothing behind.
+    and goes in between leaves nothing behind, and once more has changed than there was, nothing is held any more.
     """
 
     __slots__ = ("_entries", "_gone", "_new", "_order")
@@ -66,6 +66,7 @@ class _Sorted(Generic[T]):
             self._gone.remove(entry)
         else:
             self._new.add(entry)
+            self._bound()
 
     def remove(self, entry: T) -> None:
         """Hear that an entry is not there any more."""
@@ -75,6 +76,14 @@ class _Sorted(Generic[T]):
             self._new.remove(entry)
         else:
             self._gone.add(entry)
+            self._bound()
+
+    def _bound(self) -> None:
+        """Give up an order of which little is left: from here on changes cost nothing, and sorting anew no more than now."""
+        if self._order is not None and len(self._new) + len(self._gone) > len(self._order) + FEW:
+            self._order = None
+            self._new.clear()
+            self._gone.clear()
 
     def between(self, low: T, high: T | None, limit: int, *, reverse: bool = False) -> list[T]:
         """Give the first ``limit`` entries ``e`` with ``low <= e < high``, counted from the end with ``reverse``."""
