@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from typing_extensions import override
 
-from partyroom._core.alarm_life import look_at, new_row, pause, resume, ring_again
+from partyroom._core.alarm_life import look_at, new_row, pause, plain_row, resume, ring_again
 from partyroom._core.alarm_table import AlarmTable
 from partyroom._core.instants import from_micros, to_micros
 from partyroom._core.keys import check_name
@@ -39,6 +39,8 @@ from partyroom.types import AlarmRow, RetryPolicy
 __all__ = ["RoomAlarms", "StorageOwner"]
 
 NO_SPREAD: Final = timedelta()
+TIMES: Final = (timedelta, datetime)
+"""What says when, but for a recurrence. A tuple, once: a union is made each time, which takes longer than to look."""
 
 
 class StorageOwner(Place, Protocol):
@@ -70,7 +72,8 @@ class RoomAlarms(Storage):
 
     def _layer(self, unit: Unit) -> Writes:
         """Give the layer to write to after a read: a task that has outlived its unit meanwhile belongs to what is around it."""
-        return (unit if unit.is_live else self._unit()).layer()
+        is_live = unit.open if unit.parent is None else unit.is_live
+        return (unit if is_live else self._unit()).layer()
 
     def _encode(self, value: object, name: str, what: str = "") -> bytes:
         """Give the bytes of a value; ``what`` and ``name`` say in errors which."""
@@ -109,44 +112,61 @@ class RoomAlarms(Storage):
     ) -> None:
         unit = self._unit()
         row_name = self._name(name)
-        if not self._room.can_ring():
-            message = f"{self._room.key}: the room has no on_alarm, so that an alarm could not ring"
+        room = self._room
+        if not room.can_ring():
+            message = f"{room.key}: the room has no on_alarm, so that an alarm could not ring"
             raise NoHandlerError(message)
-        self._check_policies(row_name, retry, spread)
-        services = self._room.services
-        random = services.random
+        room_policy = getattr(room.instance, "alarm_retry", None)
+        # As nearly all are, and those that are moved with every event.
+        is_plain = retry is None and spread is NO_SPREAD and room_policy is Room.alarm_retry
+        if not is_plain:
+            self._check_policies(row_name, retry, room_policy, spread)
         encoded = None if payload is None else self._encode(payload, row_name, "payload of alarm ")
-        now = to_micros(services.clock.clock.now())
+        now = to_micros(room.services.clock.clock.now())
         # Read in any case: an event that changes an alarm is sealed only when all are known.
-        table = self._room.state.known_alarms or await self._room.state.alarms()
-        current = _look_up(table, unit, row_name)
-        ringing = unit.root.ringing
+        table = room.state.known_alarms or await room.state.alarms()
         try:
-            row = new_row(
-                self._room.key,
-                row_name,
-                when,
-                now,
-                number=random.getrandbits(64),
-                payload=encoded,
-                retry=retry,
-                spread=spread,
-                chance=random.random() if spread else 0.0,
-                current=current,
-                ringing=ringing if ringing is not None and ringing.name == row_name else None,
-            )
+            if is_plain and isinstance(when, TIMES):
+                row = plain_row(room.key, row_name, when, now, room.services.random.getrandbits(64), encoded)
+            else:
+                row = self._new_row(unit, table, row_name, when, now, encoded, retry, spread)
         except AlarmTimeError as error:
             message = f"{self._alarm(row_name)}: {error}"
             raise AlarmTimeError(message) from None
-        if row != current:
+        if row is not None:
             self._layer(unit).alarms[row_name] = row
 
-    def _check_policies(self, name: str, retry: object, spread: object) -> None:
+    def _new_row(  # noqa: PLR0917 - all that an alarm is set with
+        self,
+        unit: Unit,
+        table: AlarmTable,
+        name: str,
+        when: object,
+        now: int,
+        payload: bytes | None,
+        retry: RetryPolicy | None,
+        spread: timedelta,
+    ) -> AlarmRow | None:
+        """Give the row of an alarm with a policy, which may go on with what stands; ``None`` if that stays as it is."""
+        random, ringing = self._room.services.random, unit.root.ringing
+        current = _look_up(table, unit, name)
+        row = new_row(
+            self._room.key,
+            name,
+            when,
+            now,
+            number=random.getrandbits(64),
+            payload=payload,
+            retry=retry,
+            spread=spread,
+            chance=random.random() if spread else 0.0,
+            current=current,
+            ringing=ringing if ringing is not None and ringing.name == name else None,
+        )
+        return None if row == current else row
+
+    def _check_policies(self, name: str, retry: object, room_policy: object, spread: object) -> None:
         """Refuse what is no policy, now rather than when the alarm has rung."""
-        room_policy = getattr(self._room.instance, "alarm_retry", None)
-        if retry is None and room_policy is Room.alarm_retry and spread is NO_SPREAD:
-            # Nearly all alarms, and those that are moved with every event.
-            return
         for policy, what in ((retry, "retry"), (room_policy, "the room's alarm_retry")):
             if policy is not None and not isinstance(policy, RetryPolicy):
                 message = f"{self._alarm(name)}: {what} must be a RetryPolicy, not {type(policy).__name__}"
@@ -230,11 +250,10 @@ class RoomAlarms(Storage):
 
 def _look_up(table: AlarmTable, unit: Unit, name: str) -> AlarmRow | None:
     """Give an alarm as the code of ``unit`` sees it: its own layers over what is stored, the ringing one unset (G11)."""
-    if unit.parent is not None or unit.writes is not None:
-        for writes in unit.layers():
-            if name in writes.alarms:
-                return writes.alarms[name]
-            if writes.clear:
-                return None
+    for writes in unit.layers():
+        if name in writes.alarms:
+            return writes.alarms[name]
+        if writes.clear:
+            return None
     ringing = unit.root.ringing
     return None if ringing is not None and ringing.name == name else table.rows.get(name)

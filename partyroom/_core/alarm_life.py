@@ -38,6 +38,7 @@ __all__ = [
     "new_row",
     "only_once",
     "pause",
+    "plain_row",
     "resume",
     "ring_again",
     "rings_once",
@@ -74,6 +75,14 @@ def _identity(number: int) -> str:
 # --- set ---------------------------------------------------------------------
 
 
+def plain_row(room: RoomKey, name: str, when: object, now: int, number: int, payload: bytes | None) -> AlarmRow:
+    """Give the row of an alarm as nearly all are, and those that are moved with every event: it rings once, at its time.
+
+    Raises :class:`AlarmTimeError`.
+    """
+    return AlarmRow(room, name, alarm_time(when, now), usual_record(number, payload))
+
+
 def new_row(
     room: RoomKey,
     name: str,
@@ -96,12 +105,10 @@ def new_row(
     the one that rings: should its handler raise, this row is not stored. Raises :class:`AlarmTimeError`.
     """
     if not isinstance(when, RECURRENCES):
-        due = alarm_time(when, now)
         if retry is None and not spread:
-            # Nearly all alarms, and those that are moved with every event: at a third of the cost.
-            return AlarmRow(room, name, due, usual_record(number, payload))
+            return plain_row(room, name, when, now, number, payload)
         record = AlarmRecord(_identity(number), payload, retry=retry, spread=length_micros(spread))
-        return _spread_row(AlarmRow(room, name, None), record, due, chance)
+        return _spread_row(AlarmRow(room, name, None), record, alarm_time(when, now), chance)
     row = AlarmRow(room, name, None)
     record = AlarmRecord(_identity(number), payload, recurrence=when, retry=retry, spread=length_micros(spread))
     kept = None if current is None else _decoded(current)
