@@ -159,7 +159,7 @@ class AlarmLoop(AlarmScheduler):
             self._asleep = place, sleep
             self._lie_down()
             await self._clock.sleep_until(place[0], timer=timer)
-            if self._asleep is None:
+            if sleep.cancel_called:
                 # A change came between the clock's ring and this task's turn: the scope is cancelled.
                 return
             self._asleep = None

@@ -27,7 +27,7 @@ from partyroom._core.alarm_life import (
 )
 from partyroom._core.alarm_table import AlarmTable
 from partyroom._core.instants import to_micros
-from partyroom._core.units import Event, Writes
+from partyroom._core.units import Event, Place, Writes
 from partyroom._room_state import RoomState
 from partyroom._services import Services
 from partyroom.errors import RoomBrokenError, RuntimeClosedError
@@ -80,8 +80,11 @@ def set_ringing(
         # Bytes that cannot be read: this alarm's own failure, so that it holds up no other.
         event.ringing = row
         raise
-    event.subject = alarm
-    event.run = lambda _: on_alarm(alarm)
+
+    def run(_room: Place) -> Awaitable[Any]:
+        return on_alarm(alarm)
+
+    event.subject, event.run = alarm, run
     return True
 
 
@@ -110,9 +113,7 @@ def conclude(room: RingingRoom, event: Event) -> bool:
         writes = event.layer()
         if row.name not in writes.alarms:
             is_last = writes.clear or rings_once(row)
-            writes.alarms[row.name] = (
-                None if is_last else _after_success(room, row)
-            )
+            writes.alarms[row.name] = None if is_last else _after_success(room, row)
         return False
     if isinstance(event.cut, RoomBrokenError | RuntimeClosedError):
         # Not the handler's fault, unlike the same errors of another room that it let out: the alarm is stored as it

@@ -125,6 +125,7 @@ class RoomAlarms(Storage):
         now = to_micros(room.services.clock.clock.now())
         # Read in any case: an event that changes an alarm is sealed only when all are known.
         table = room.state.known_alarms or await room.state.alarms()
+        row: AlarmRow | None
         try:
             if is_plain and isinstance(when, TIMES):
                 row = plain_row(room.key, row_name, when, now, room.services.random.getrandbits(64), encoded)

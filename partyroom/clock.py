@@ -51,7 +51,11 @@ class SystemClock(Clock):
     async def sleep_until(self, when: datetime, /, *, timer: Timer = SOMEBODY) -> None:
         # Asked first, so that a burst of alarms that are due costs no more than a look.
         if datetime.now(UTC) < when:
-            await sleep_out(lambda: (when - datetime.now(UTC)).total_seconds())
+
+            def rest() -> float:
+                return (when - datetime.now(UTC)).total_seconds()
+
+            await sleep_out(rest)
 
     @override
     async def sleep(self, duration: timedelta, /, *, timer: Timer = SOMEBODY) -> None:

@@ -75,7 +75,9 @@ def _identity(number: int) -> str:
 # --- set ---------------------------------------------------------------------
 
 
-def plain_row(room: RoomKey, name: str, when: object, now: int, number: int, payload: bytes | None) -> AlarmRow:
+def plain_row(  # noqa: PLR0917 - asked for each alarm, so without the cost of names
+    room: RoomKey, name: str, when: object, now: int, number: int, payload: bytes | None
+) -> AlarmRow:
     """Give the row of an alarm as nearly all are, and those that are moved with every event: it rings once, at its time.
 
     Raises :class:`AlarmTimeError`.
@@ -212,7 +214,7 @@ def after_failure(  # noqa: PLR0917 - everything that it depends on is given
     return _row(row, failed, scheduled, due)
 
 
-def _go_on(  # noqa: PLR0917 - as above
+def _go_on(
     row: AlarmRow, record: AlarmRecord, now: int, number: int, chance: float, *, error: str | None
 ) -> AlarmRow | None:
     """Give the next occurrence of an alarm that has rung for good; ``None`` if there is none."""

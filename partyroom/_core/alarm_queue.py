@@ -52,7 +52,7 @@ class AlarmQueue:
     A room that was taken is *waking* until the next :meth:`change` of it, and does not come out again before.
     """
 
-    __slots__ = ("_complete", "_cursor", "_heap", "_held", "_horizon", "_run", "_touched", "waking", "lookahead")
+    __slots__ = ("_complete", "_cursor", "_heap", "_held", "_horizon", "_run", "_touched", "lookahead", "waking")
 
     def __init__(self, lookahead: int) -> None:
         self.lookahead = lookahead

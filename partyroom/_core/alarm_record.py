@@ -83,18 +83,19 @@ class AlarmRecord(NamedTuple):
 
     def encode(self) -> bytes:
         """Give the bytes for a row."""
-        return _joined(self._usual_header() if self[FATE] == USUAL_FATE else self._header(), self.payload)
+        return _joined(self._usual_header() if self[FATE] == USUAL_FATE else self.header(), self.payload)
 
     def _usual_header(self) -> bytes:
         """Give the header of an alarm that has nothing to say but what it was set with, and when it last rang."""
         if not ID.fullmatch(self.id):
-            return self._header()
+            return self.header()
         policy = _encode_policy(self.recurrence, self.spread, self.retry)
         if self.last is None:
             return b'{"id":"%b"%b' % (self.id.encode(), policy)
         return b'{"id":"%b","last":%d%b' % (self.id.encode(), self.last, policy)
 
-    def _header(self) -> bytes:
+    def header(self) -> bytes:
+        """Give the bytes of all but the payload, whatever there is to say."""
         fields = dict(self.extra)
         fields["id"] = self.id
         for name in PLAIN:
@@ -112,7 +113,8 @@ class AlarmRecord(NamedTuple):
     def decode(data: bytes) -> AlarmRecord:
         """Give the record of a row; raise :class:`DecodeError` for bytes that are none.
 
-        The last ones are remembered: an alarm that rings is looked at before and after its handler. Raises :class:`MissingExtraError` for an alarm set with a ``Cron``, where that extra is not installed.
+        Raises :class:`MissingExtraError` for an alarm set with a ``Cron``, where that extra is not installed. The last
+        ones are remembered: an alarm that rings is looked at before and after its handler.
         """
         if _is_usual(data):
             return AlarmRecord(data[ID_AT].decode(), None if len(data) == LENGTH else data[LENGTH + 1 :])
@@ -168,7 +170,7 @@ KNOWN: Final = {"id", "recurrence", "retry", *PLAIN}
 @lru_cache(maxsize=256)
 def _encode_policy(recurrence: Recurrence | None, spread: int, retry: RetryPolicy | None) -> bytes:
     """Give the end of a header: what does not change from ring to ring, and is the same in many rooms."""
-    header = AlarmRecord("", recurrence=recurrence, spread=spread, retry=retry)._header()
+    header = AlarmRecord("", recurrence=recurrence, spread=spread, retry=retry).header()
     return header.removeprefix(b'{"id":""')
 
 

@@ -1,8 +1,8 @@
 """The care for a file, in small pieces between groups of commits.
 
 Owns what is done for a file besides reading and writing rooms: entries of
-cleared rooms are swept away, free space is given back, and the log is moved
-into the file before it grows large.
+cleared rooms are swept away, free space is given back, the log is given space
+ahead, and moved into the file before it grows large.
 
 Promises that a piece takes about a millisecond, which is all that a group may
 have to wait for; that a crash in the middle leaves only more to do; and that
@@ -19,6 +19,7 @@ from threading import Thread
 from typing import Final, final
 
 from partyroom.backends._sqlite_faults import FAULTS, faults_of
+from partyroom.backends._sqlite_log import LogSpace
 from partyroom.backends._sqlite_schema import Durability, connect, wait_for_disk
 from partyroom.errors import BackendError
 
@@ -28,7 +29,9 @@ LOG_PAGES: Final = 16_384
 """From how many pages (64 MB) of log on the writer itself moves what is left of it, so that it begins anew."""
 LOG_BYTES: Final = 32 * 1024 * 1024
 """After how many bytes of writes, at most, the log is moved beside the writer, who then has little left to move."""
-ROW_BYTES: Final = 2 * 4096
+PAGE: Final = 4096
+"""SQLite's page, in bytes."""
+ROW_BYTES: Final = 2 * PAGE
 """What a small row may add to the log: a page of the table and one of its index."""
 
 SWEEP_ROWS: Final = 100
@@ -67,6 +70,8 @@ class FileCare:
         self._written = 0
         """How many bytes the log may have grown by since it was moved."""
         self._mover: Thread | None = None
+        self._space = LogSpace(connection, path, LOG_PAGES * PAGE) if durability == "full" else None
+        """Made for commits that wait for the disk."""
         # An earlier opening may have left something to do.
         self._sweeping = True
         self._deleted = DELETIONS
@@ -74,7 +79,10 @@ class FileCare:
 
     def note(self, *, rows: int, size: int, deleted: int = 0, cleared: bool = False) -> None:
         """Hear what was written: how many rows, bytes of values, deletions, and whether rooms were cleared."""
-        self._written += rows * ROW_BYTES + size
+        written = rows * ROW_BYTES + size
+        self._written += written
+        if self._space is not None:
+            self._space.note(written)
         self._deleted += deleted
         self._sweeping = self._sweeping or cleared
 
@@ -83,8 +91,8 @@ class FileCare:
         try:
             with faults_of(self._path):
                 self._move_log()
-                return self._sweep() or self._vacuum()
-        except BackendError:
+                return self._sweep() or self._vacuum() or (self._space is not None and self._space.make())
+        except (BackendError, OSError):
             # The next commit meets the same fault, and tells of it. This can wait until the fault is gone.
             return False
 

@@ -309,7 +309,9 @@ def test_a_failure_is_retried_and_then_kept_with_its_error() -> None:
     assert NOON + 2 * SECOND + 4.5 * SECOND == due(second)
     kept = after_failure(second, KeyError("x"), policy, due(second), 2, 0.0)
     assert kept.due is None
-    assert AlarmRecord(ONE, b"p", due(second), scheduled=NOON, retry_count=3, error="KeyError: 'x'", failed=True) == record(kept)
+    assert AlarmRecord(
+        ONE, b"p", due(second), scheduled=NOON, retry_count=3, error="KeyError: 'x'", failed=True
+    ) == record(kept)
 
 
 def test_an_alarm_of_its_own_policy_does_not_ask_the_room() -> None:

@@ -56,7 +56,9 @@ records = st.builds(
     failed=st.booleans(),
     paused=instants,
     missed=st.integers(0, 100),
-    extra=st.dictionaries(st.text(min_size=1).map("new_{}".format), st.integers() | st.text() | st.lists(st.booleans())),
+    extra=st.dictionaries(
+        st.text(min_size=1).map("new_{}".format), st.integers() | st.text() | st.lists(st.booleans())
+    ),
 )
 goings_on = st.builds(
     AlarmRecord,
