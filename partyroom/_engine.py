@@ -225,7 +225,8 @@ class Engine(Keeper):
                 self._forget(room)
             return
         self._idle.add(room)
-        self._bound_awake(0)
+        if self._settings.max_awake is not None:
+            self._bound_awake(0)
 
     def sleeps_at_once(self, room: AwakeRoom, /) -> bool:
         """Say whether a room sleeps as soon as nothing keeps it awake: only its alarm had woken it, or a test wants that."""

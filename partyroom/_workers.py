@@ -60,14 +60,15 @@ class Worker:
         """Where the worker waits to be called."""
         self.is_dirty = False
         """Whether the context was found changed, or the task cancelled by code that ran in it."""
-        self._clean = copy_context()
+        self._clean = tuple(copy_context().values())
+        """What its context variables are in the beginning."""
         self._cancels = cancels
 
     def may_go_on(self) -> bool:
         """Look whether other code may run in this worker now: neither scope nor task cancelled, the context as in the beginning."""
         now, clean = copy_context(), self._clean
-        # A variable can be changed or added, but not taken away: so equal numbers mean equal names.
-        self.is_dirty = len(now) != len(clean) or not all(map(is_, now.values(), clean.values()))
+        # A variable can be changed or added, but not taken away: so equal numbers mean equal names, and the same order.
+        self.is_dirty = len(now) != len(clean) or not all(map(is_, now.values(), clean))
         if self.is_dirty or self.scope.cancel_called:
             return False
         # Cancelled by the loop's own means: that would reach whatever waits next, and what remains of it leads later
