@@ -14,12 +14,11 @@ Must never drop a commit that was handed in, unless its room says that it broke.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeAlias, final
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final
 
 from anyio import get_cancelled_exc_class
 
-from partyroom._core.begun import Begun
 from partyroom._core.units import Event, Writes
 from partyroom._native import Loop, OneShot
 from partyroom._workers import Job, Worker
@@ -28,6 +27,8 @@ from partyroom.protocols import StorageBackend
 from partyroom.types import Commit, RoomKey
 
 __all__ = ["Committer", "CommittingRoom"]
+
+T = TypeVar("T")
 
 Watch: TypeAlias = Callable[
     [Awaitable[Sequence[CommitError | None]], Sequence[RoomKey], Sequence[Event]],
@@ -116,6 +117,33 @@ class _Batch:
     def settle(self) -> None:
         """Hear that each of its parts was answered for itself."""
         self._is_answered = True
+
+
+@final
+class _Begun(Generic[T]):
+    """What is left of a call that was begun outside of any ``await``, and is gone on with inside one, in the same task."""
+
+    __slots__ = ("_first", "_iterator")
+
+    def __init__(self, iterator: Generator[Any, Any, T], first: object) -> None:
+        self._iterator = iterator
+        self._first = first
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        # As ``yield from`` would (PEP 380), for which it is too late: an awaitable may give any iterator.
+        yielded = self._first
+        try:
+            while True:
+                try:
+                    sent = yield yielded
+                except BaseException as error:
+                    if not hasattr(self._iterator, "throw"):
+                        raise
+                    yielded = self._iterator.throw(error)
+                else:
+                    yielded = next(self._iterator) if sent is None else self._iterator.send(sent)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
 
 
 @final
@@ -224,7 +252,7 @@ class Committer:
             except Exception:  # noqa: BLE001 - nothing is known of any of them: each is asked for again, apart
                 again = _doubted(group)
             else:
-                return self._hear(group, Begun(iterator, first))
+                return self._hear(group, _Begun(iterator, first))
         except BaseException as error:  # noqa: BLE001 - an interrupt, or a scheduler's: handed on, and the turn ends
             self._give_up(group, error)
             return None
@@ -271,7 +299,7 @@ class Committer:
 
     # --- what the backend answers --------------------------------------------
 
-    async def _hear(self, group: list[_Batch], step: Begun[Sequence[CommitError | None]] | None = None) -> None:
+    async def _hear(self, group: list[_Batch], step: _Begun[Sequence[CommitError | None]] | None = None) -> None:
         """Have a group committed, or go on with that, and tell the rooms."""
         try:
             given = await (step or self._ask(group))
@@ -283,7 +311,7 @@ class Committer:
 
     def _answer(self, group: list[_Batch], answers: Sequence[CommitError | None]) -> list[_Batch]:
         """Tell the rooms what became of a group; give those of whom nothing is known yet."""
-        if type(answers) is list and answers == [None] * len(group):
+        if isinstance(answers, list) and answers == [None] * len(group):
             # All are stored, as nearly always.
             for batch in group:
                 batch.confirm()
