@@ -74,8 +74,7 @@ class DueAlarms:
         found: list[Upcoming] = []
         due, when = None, EPOCH
         for row in await self.rows(None, cursor, limit):
-            if row.due is None:
-                continue
+            assert row.due is not None
             if row.due != due:
                 # Once for all that are due at one instant, which may be thousands.
                 due, when = row.due, from_micros(row.due)

@@ -221,8 +221,7 @@ class Engine(Keeper):
             return
         if self.sleeps_at_once(room):
             # Whoever says so is a worker, or calls one: its claim ends in that one's task.
-            if self._rooms.get(room.key) is room:
-                self._forget(room)
+            self._forget(room)
             return
         self._idle.add(room)
         if self._settings.max_awake is not None:

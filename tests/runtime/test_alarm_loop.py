@@ -184,6 +184,21 @@ async def test_the_sleep_says_for_which_room_it_is() -> None:
         assert [(5, Timer(room(2), "alarm"))] == world.clock.pending()
 
 
+async def test_a_sleep_that_its_clock_says_is_over_counts_as_work_before_it_is_seen_to_be() -> None:
+    world = World(row(10, 1))
+    async with world.running():
+        assert not world.loop.is_called(Timer(room(1), "alarm")), "as another loop on the same clock may have it"
+        assert 0 == world.work.count
+        [(_, timer)] = world.clock.pending()
+        assert world.loop.is_called(timer)
+        assert 1 == world.work.count
+        # A change that comes now ends the sleep as well.
+        world.set(5, 2)
+        assert 1 == world.work.count
+        await world.clock.settle()
+        assert [(5, Timer(room(2), "alarm"))] == world.clock.pending()
+
+
 async def test_what_is_overdue_at_the_start_rings_at_once_in_due_order() -> None:
     world = World(row(-1, 3), row(-2, 9), row(-1, 2), row(0, 1), row(1, 4))
     async with world.running():

@@ -76,6 +76,12 @@ async def test_a_time_may_be_in_any_zone_and_comes_back_in_utc(bells: Harness, b
     assert [3600.0] == tower.rang()
 
 
+async def test_what_an_event_has_deleted_it_does_not_find_again(bell: RoomHandle) -> None:
+    await do(bell, ring_at(MINUTE))
+    assert [None, None, None] == await do(bell, DELETE_ALL, GET, lambda storage: storage.get_alarm("named"))
+    assert await when(bell) is None
+
+
 @pytest.mark.parametrize("late", [timedelta(), TICK, DAY, START - datetime(1, 1, 1, tzinfo=UTC)], ids=str)
 async def test_an_alarm_set_for_the_past_rings_at_once_and_once(
     bells: Harness, bell: RoomHandle, tower: Tower, late: timedelta
