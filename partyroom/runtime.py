@@ -24,6 +24,7 @@ from anyio import CancelScope, create_task_group
 from anyio.abc import TaskGroup
 from typing_extensions import override
 
+from partyroom._core.callback_names import slips_of
 from partyroom._core.keys import check_limit, check_name
 from partyroom._engine import Engine, Settings
 from partyroom._handles import Parties, PartyOf
@@ -87,6 +88,8 @@ class Runtime:
         _check_length("idle_timeout", idle_timeout)
         _check_length("close_timeout", close_timeout)
         _check_limits(limits)
+        log = logging.getLogger("partyroom")
+        _tell_slips(parties, log)
         self._settings = Settings(
             factories=dict(parties),
             backend=backend,
@@ -99,7 +102,7 @@ class Runtime:
             max_awake=max_awake,
             close_timeout=close_timeout,
             random=random or Random(),  # noqa: S311 - jitter and ids, no secrets
-            log=logging.getLogger("partyroom"),
+            log=log,
         )
         self._observer = observer
         self._parties = MappingProxyType(
@@ -311,6 +314,15 @@ def _check_parties(parties: object) -> None:
                 f"not {type(factory).__name__}"
             )
             raise TypeError(message)
+
+
+def _tell_slips(parties: Mapping[str, RoomFactory], log: logging.Logger) -> None:
+    """Tell of methods that nothing calls; of a class, for nobody knows what a function makes."""
+    for party, factory in parties.items():
+        if isinstance(factory, type):
+            for name, meant in slips_of(factory):
+                text = "party %r: nothing calls %s.%s; is %s meant?"
+                log.warning(text, party, factory.__qualname__, name, meant, extra=about(event=name))
 
 
 def _check_backend(backend: object) -> None:

@@ -67,7 +67,7 @@ BY_NAME = {
     "__init__": "what makes rooms run, of ours: its stub names it, so that the drawing has it",
     "_native": "the loop that runs",
     "recurrence": "an optional package, and the zones that only calendars need",
-    "_core": "types of the standard library that few rooms store",
+    "_core": "types of the standard library that few rooms store, and what tells how alike two words are",
     "codec": "types of the standard library that few rooms store",
     "_cli": "an author's own modules",
     "testing": "the loop that a test runs on",
