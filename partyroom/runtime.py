@@ -56,7 +56,8 @@ class Runtime:
     it only: anything else is a :class:`RuntimeStateError`.
 
     ``parties`` names what stands behind each party: a :class:`Room` class, or any callable that takes the context and
-    gives a room. ``backend`` says how durable the rooms are. With ``alarms="manual"`` nothing rings but by
+    gives a room. A method of such a class that looks like a callback and is none (``onMessage``, ``on_mesage``) is told
+    of in the log. ``backend`` says how durable the rooms are. With ``alarms="manual"`` nothing rings but by
     :meth:`ring_due`. An idle room sleeps after ``idle_timeout``, or earlier when more than ``max_awake`` are awake.
     ``close_timeout`` is how long leaving waits for events to end before it ends them; what had ended is stored all the
     same, however long the backend takes. ``random`` is where jitter and ids come from. ``observer`` hears of all events,
