@@ -323,7 +323,7 @@ class Engine(Keeper):
         """Handle what was accepted, commit it, close the clients; at the deadline, end what still runs."""
         self._ringing.cancel()
         due = self._ticks() + length_micros(self._settings.close_timeout)
-        deadline = self._monotonic.call_at(due, Timer(None, "close"), self._cut_off)
+        deadline = self._monotonic.call_at(due, self._cut_off, "close", None)
         await self._committer.wait_quiet()
         while self._busy:
             await self._next_rest()

@@ -19,7 +19,6 @@ from typing import final
 from partyroom._core.instants import length, length_micros
 from partyroom._services import AwakeRoom
 from partyroom._timers import Entry, Timers, ticks
-from partyroom.types import Timer
 
 __all__ = ["IdleRooms"]
 
@@ -74,7 +73,7 @@ class IdleRooms:
 
     def _plan_sweep(self) -> None:
         for room, since in self._since.items():
-            self._sweeper = self._timers.call_at(ticks(since) + self.timeout, Timer(room.key, "idle"), self._sweep)
+            self._sweeper = self._timers.call_at(ticks(since) + self.timeout, self._sweep, "idle", room.key)
             return
 
     def _sweep(self) -> None:

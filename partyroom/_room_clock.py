@@ -28,7 +28,7 @@ from partyroom._timers import Timers, ticks
 from partyroom._work import Work
 from partyroom.errors import RuntimeClosedError
 from partyroom.protocols import Clock, RoomClock
-from partyroom.types import RoomKey, Timer
+from partyroom.types import RoomKey
 
 __all__ = ["ClockParts", "CountedClock"]
 
@@ -88,7 +88,7 @@ class CountedClock(RoomClock):
     async def _wait(self, timers: Timers, due: int) -> None:
         if not timers.has_ended:
             shot: OneShot[None] = self._parts.loop.one_shot()
-            entry = timers.call_at(due, Timer(self._room, "sleep"), partial(shot.set, None))
+            entry = timers.call_at(due, partial(shot.set, None), "sleep", self._room)
             try:
                 await self._parts.work.wait(shot)
             finally:
@@ -116,7 +116,7 @@ class CountedClock(RoomClock):
     def _cancelled_after(self, duration: timedelta) -> Generator[CancelScope]:
         due = self._parts.ticks() + length_micros(duration)
         with CancelScope() as scope:
-            entry = self._parts.monotonic_timers.call_at(due, Timer(self._room, "timeout"), scope.cancel)
+            entry = self._parts.monotonic_timers.call_at(due, scope.cancel, "timeout", self._room)
             try:
                 yield scope
             finally:

@@ -142,13 +142,16 @@ class RoomLife(ABC):
 
     # --- from the claim to the started instance ------------------------------
 
-    async def claim(self) -> None:
-        """Take the room, if it is not taken yet, or about to be left."""
+    def claim(self) -> Awaitable[int]:
+        """Take the room, if it is not taken yet, or about to be left; to be awaited at once, for the ``fence``."""
+        return self.services.backend.claim(self.key) if not self.fence else self._claim_behind()
+
+    async def _claim_behind(self) -> int:
+        """Take a room behind the end of its claim, if that is on its way."""
         if self.is_leaving:
             left = self._left = self.services.loop.one_shot()
             await left
-        if not self.fence:
-            self.fence = await self.services.backend.claim(self.key)
+        return self.fence or await self.services.backend.claim(self.key)
 
     def wake(self, event: Event) -> Awaitable[bool]:
         """Start the room for ``event``; say whether it has an ``on_start``. To be awaited at once."""
@@ -170,7 +173,7 @@ class RoomLife(ABC):
     async def _start(self, event: Event) -> bool:
         """Start the room: constructor, then ``on_start`` to its end, as an event of its own (G2)."""
         if self.is_leaving or not self.fence:
-            await self.claim()
+            self.fence = await self.claim()
         try:
             self.instance = self._factory(self.context)
             self._hibernates = bool(getattr(self.instance, "hibernate", False))

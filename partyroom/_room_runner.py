@@ -44,7 +44,7 @@ from partyroom.errors import (
     RoomBrokenError,
     RuntimeClosedError,
 )
-from partyroom.types import Alarm, AlarmRow, RoomKey, Timer
+from partyroom.types import Alarm, AlarmRow, RoomKey
 
 __all__ = ["RoomRunner"]
 
@@ -210,7 +210,7 @@ class RoomRunner(RoomLife):
         try:
             # Most may begin at once: the room is awake, and there is no alarm to look for.
             is_ready = self._is_started and event.kind != "ring" and not self.is_leaving
-            if is_ready or await self._prepare(event):
+            if is_ready or await (self._prepare_ring(event) if event.kind == "ring" else self._prepare(event)):
                 event.result = await self._begin(event)
                 if CURRENT.get() is not event:
                     check_is_left(event)
@@ -224,12 +224,12 @@ class RoomRunner(RoomLife):
             CURRENT.set(None)
             self._finish(event)
 
-    def _prepare(self, event: Event) -> Awaitable[bool]:
-        """Wake the room as far as an event needs it; ``False`` if there is nothing left to handle."""
-        return self._prepare_ring(event) if event.kind == "ring" else self._prepare_other(event)
-
-    async def _prepare_other(self, event: Event) -> bool:
-        await (self.claim() if event.kind == "steer" else self.wake(event))
+    async def _prepare(self, event: Event) -> bool:
+        """Wake the room as far as an event needs it."""
+        if event.kind == "steer":
+            self.fence = await self.claim()
+        else:
+            await self.wake(event)
         return True
 
     def _begin(self, event: Event) -> Awaitable[Any]:
@@ -240,9 +240,9 @@ class RoomRunner(RoomLife):
         CURRENT.set(event)
         event.since = services.monotonic()
         if limit is not None:
-            due, timer = ticks(event.since) + length_micros(limit), Timer(self.key, "timeout", event.name)
-            time_out = partial(self._time_out, event, limit)
-            self._deadline = services.clock.monotonic_timers.call_at(due, timer, time_out)
+            due = ticks(event.since) + length_micros(limit)
+            timers = services.clock.monotonic_timers
+            self._deadline = timers.call_at(due, partial(self._time_out, event, limit), "timeout", self.key, event.name)
         if services.probe is not None:
             services.probe.event_began(event)
         return begin_handler(event, self)
@@ -455,7 +455,7 @@ class RoomRunner(RoomLife):
         event.subject = None
         try:
             if self.is_leaving or not self.fence:
-                await self.claim()
+                self.fence = await self.claim()
             begin = until = now(self)
             row = find_due(await self.state.alarms(), wanted, until)
             if row is None:

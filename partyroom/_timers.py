@@ -22,7 +22,7 @@ from anyio import CancelScope
 
 from partyroom._native import Loop, OneShot
 from partyroom._work import Work
-from partyroom.types import RoomKey, Timer
+from partyroom.types import RoomKey, Timer, TimerKind
 
 __all__ = ["Entry", "Timers", "ticks"]
 
@@ -30,7 +30,7 @@ FEW: Final = 64
 """A heap of no more entries than this is never worth cleaning."""
 NOWHERE: Final = RoomKey("", "")
 
-Rank: TypeAlias = tuple[int, float, RoomKey, str, str, int]
+Rank: TypeAlias = tuple[int, float, RoomKey, TimerKind, str, int]
 
 
 def ticks(seconds: float) -> int:
@@ -42,19 +42,28 @@ def ticks(seconds: float) -> int:
 class Entry:
     """One timer; ``cancel`` it if it is no longer wanted."""
 
-    __slots__ = ("_owner", "call", "due", "rank", "timer")
+    __slots__ = ("_owner", "_timer", "call", "rank")
 
-    def __init__(  # noqa: PLR0917 - a timer's parts, given in one place
-        self, owner: Timers, due: int, timer: Timer, tie: float, rank: int, call: Callable[[], object]
-    ) -> None:
+    def __init__(self, owner: Timers, rank: Rank, call: Callable[[], object]) -> None:
         self._owner = owner
-        self.rank = (due, tie, timer.room or NOWHERE, timer.kind, timer.name, rank)
+        self._timer: Timer | None = None
+        self.rank = rank
         """What puts it in order: no two are equal."""
-        self.due = due
-        """When, in microseconds of its line."""
-        self.timer = timer
         self.call: Callable[[], object] | None = call
         """What is to be called; ``None`` once that is done or no longer wanted."""
+
+    @property
+    def due(self) -> int:
+        """When, in microseconds of its line."""
+        return self.rank[0]
+
+    @property
+    def timer(self) -> Timer:
+        """What a clock is told of it: the same object each time. Most are cancelled before anybody asks."""
+        if self._timer is None:
+            _, _, room, kind, name, _ = self.rank
+            self._timer = Timer(None if room is NOWHERE else room, kind, name)
+        return self._timer
 
     def cancel(self) -> None:
         """Never call it; harmless if it was called or cancelled before."""
@@ -92,17 +101,18 @@ class Timers:
         """Whether nothing is called any more."""
         work.take()
 
-    def call_at(self, due: int, timer: Timer, call: Callable[[], object]) -> Entry:
-        """Have ``call()`` called at ``due``, in microseconds of this line, or after."""
+    def call_at(self, due: int, call: Callable[[], object], kind: TimerKind, room: RoomKey | None, name: str = "") -> Entry:
+        """Have ``call()`` called at ``due``, in microseconds of this line, or after; the others say what for."""
         tie = 0.0 if self._loop.tie is None else self._loop.tie()
-        entry = Entry(self, due, timer, tie, next(self._ranks), call)
-        heappush(self._heap, (entry.rank, entry))
+        rank = (due, tie, room or NOWHERE, kind, name, next(self._ranks))
+        entry = Entry(self, rank, call)
+        heappush(self._heap, (rank, entry))
         # Looked at is what the sleeper sleeps for, also if that was cancelled since.
         if self._parked is not None:
             self._get_up()
             self._parked.set(None)
             self._parked = None
-        elif self._target is not None and entry.rank < self._target.rank:
+        elif self._target is not None and rank < self._target.rank:
             self._get_up()
             self._sleeping.cancel()
             self._target = None

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import attrs
 
@@ -148,11 +148,15 @@ class Commit(NamedTuple):
     """Whether the claim ends with this commit: the fence is worth nothing once it is durable."""
 
 
+TimerKind: TypeAlias = Literal["alarm", "idle", "timeout", "sleep", "retry", "close", "refill", ""]
+"""What is waited for on a clock."""
+
+
 class Timer(NamedTuple):
     """Who waits on a clock: for clocks that show, or put in order, those who sleep on them. Others ignore it."""
 
     room: RoomKey | None = None
-    kind: Literal["alarm", "idle", "timeout", "sleep", "retry", "close", "refill", ""] = ""
+    kind: TimerKind = ""
     name: str = ""
 
 

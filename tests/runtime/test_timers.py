@@ -31,8 +31,7 @@ async def test_a_sleep_that_its_clock_says_is_over_counts_as_work_before_it_is_s
     timers = Timers(loop, work, lambda: 0, sleep)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(timers.run)
-        late, early = Timer(None, "timeout", "late"), Timer(None, "timeout", "early")
-        timers.call_at(10, late, slept.clear)
+        late = timers.call_at(10, slept.clear, "timeout", None, "late").timer
         await rest()
         assert 0 == work.count
         assert not timers.is_called(Timer(None, "timeout", "late")), "as another line on the same clock may have it"
@@ -40,7 +39,7 @@ async def test_a_sleep_that_its_clock_says_is_over_counts_as_work_before_it_is_s
         assert timers.is_called(late)
         assert 1 == work.count
         # What comes before it ends the sleep as well.
-        timers.call_at(5, early, slept.clear)
+        early = timers.call_at(5, slept.clear, "timeout", None, "early").timer
         assert 1 == work.count
         await rest()
         assert [late, early] == slept
