@@ -101,7 +101,9 @@ class Timers:
         """Whether nothing is called any more."""
         work.take()
 
-    def call_at(self, due: int, call: Callable[[], object], kind: TimerKind, room: RoomKey | None, name: str = "") -> Entry:
+    def call_at(
+        self, due: int, call: Callable[[], object], kind: TimerKind, room: RoomKey | None, name: str = ""
+    ) -> Entry:
         """Have ``call()`` called at ``due``, in microseconds of this line, or after; the others say what for."""
         tie = 0.0 if self._loop.tie is None else self._loop.tie()
         rank = (due, tie, room or NOWHERE, kind, name, next(self._ranks))

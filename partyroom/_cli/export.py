@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -62,8 +62,10 @@ async def export(arguments: Namespace, screen: Screen) -> int:
 
 async def _export(store: StorageBackend, arguments: Namespace, emit: Emit, progress: Progress) -> Totals:
     totals = Totals()
+    # Before the first line: where the store cannot tell which parties there are, nothing is written.
+    parties = await parties_of(store, arguments.party)
     emit(FIRST)
-    async for room in _rooms(store, arguments):
+    async for room in _rooms(store, parties, arguments.id):
         before = totals.values + totals.alarms
         async for key, data in each_entry(store, room):
             emit(value_line(room, key, data))
@@ -77,10 +79,10 @@ async def _export(store: StorageBackend, arguments: Namespace, emit: Emit, progr
     return totals
 
 
-async def _rooms(store: StorageBackend, arguments: Namespace) -> AsyncIterator[RoomKey]:
-    for party in await parties_of(store, arguments.party):
-        if arguments.id is not None:
-            yield RoomKey(party, arguments.id)
+async def _rooms(store: StorageBackend, parties: Sequence[str], room_id: str | None) -> AsyncIterator[RoomKey]:
+    for party in parties:
+        if room_id is not None:
+            yield RoomKey(party, room_id)
             continue
         async for room in each_room(store, party):
             yield room

@@ -370,6 +370,12 @@ def test_a_room_that_the_store_changes_is_noticed(path: Path, tmp_path: Path) ->
     assert (2, told) == (ran.code, ran.err)
 
 
+def test_an_export_that_cannot_tell_which_parties_there_are_writes_not_even_its_first_line(tmp_path: Path) -> None:
+    told = "partyroom export: PARTY must be given: only a file of this library can list its parties\n"
+    ran = run("export", tmp_path, "--backend", f"{__name__}:memory")
+    assert (2, "", told) == (ran.code, ran.out, ran.err)
+
+
 def test_alarms_of_another_store_ring_again_party_by_party(path: Path, tmp_path: Path) -> None:
     other = ["--backend", f"{__name__}:memory"]
     run("import", tmp_path, *other, given=run("export", path).out)
