@@ -91,6 +91,12 @@ class _Fault:
     """How many calls it strikes then."""
     act: _Act
 
+    def __str__(self) -> str:
+        where = f"the {self.call}" if self.room is None else f"the {self.call} of {self.room}"
+        when = f"number {self.wait + 1} from now" if self.wait else "that comes next"
+        often = "always" if self.times > FOREVER // 2 else f"{self.times} times" if self.times > 1 else "once"
+        return f"{where} {when}, {often}"
+
     def strikes(self, call: Call, args: Sequence[object]) -> bool:
         """Say whether it strikes a call, and count it."""
         if call != self.call or (self.room is not None and self.room not in _rooms_of(call, args)):
@@ -117,8 +123,8 @@ class FaultyBackend(BackendWrapper):
 
     Every fault strikes the ``nth`` call from now on of its kind, or of those that concern ``room``. Of a group of
     commits, which is one call, each room in it is concerned. Several faults of one call strike one inside the other, the
-    one that was armed first outermost. Who waits for a call to be held, while none is made for ``stall_timeout`` real
-    seconds, is told so.
+    one that was armed first outermost. What has not struck stands in :attr:`armed`. Who waits for a call to be held,
+    while none is made for ``stall_timeout`` real seconds, is told so.
     """
 
     def __init__(self, backend: StorageBackend, *, stall_timeout: float = 5.0) -> None:
@@ -225,6 +231,11 @@ class FaultyBackend(BackendWrapper):
             return await proceed(*args)
 
         self._arm(call, nth, room, act, times)
+
+    @property
+    def armed(self) -> Sequence[str]:
+        """What was armed and is still to strike, in words: a test whose fault never came has tried nothing."""
+        return tuple(map(str, self._faults))
 
     def heal(self) -> None:
         """Disarm all faults, and release all that is held."""

@@ -66,6 +66,21 @@ async def test_fail_raises_instead_of_the_nth_call(faulty: FaultyBackend) -> Non
     assert b"3" == await stored(faulty)
 
 
+async def test_what_has_not_struck_is_told(faulty: FaultyBackend) -> None:
+    faulty.fail("commit", 2, times=2)
+    faulty.fail("read", room=A)
+    assert ["the commit number 2 from now, 2 times", f"the read of {A} that comes next, once"] == list(faulty.armed)
+    await faulty.claim(A)
+    await faulty.commit([])
+    with pytest.raises(BackendError):
+        await faulty.commit([])
+    assert ["the commit that comes next, once", f"the read of {A} that comes next, once"] == list(faulty.armed)
+    faulty.fail_until_healed("scan")
+    assert "the scan that comes next, always" == faulty.armed[-1]
+    faulty.heal()
+    assert [] == list(faulty.armed)
+
+
 async def test_fail_raises_the_given_error_so_many_times(faulty: FaultyBackend) -> None:
     error = BackendError("disk I/O error")
     faulty.fail("read", times=2, error=error)
