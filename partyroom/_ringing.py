@@ -62,13 +62,10 @@ def find_due(table: AlarmTable, wanted: AlarmRow | None, until: int) -> AlarmRow
     return row if wanted is None or row.due == wanted.due else None
 
 
-def set_ringing(
-    room: RingingRoom, event: Event, row: AlarmRow, on_alarm: Callable[[Alarm], Awaitable[Any]], begin: int
-) -> bool:
-    """Let an event ring an alarm, from ``begin`` on.
-
-    Gives ``False`` if its time was too long ago to ring at all, and the event only stores that.
-    """
+def set_ringing(room: RingingRoom, event: Event, row: AlarmRow, on_alarm: Callable[[Alarm], Awaitable[Any]]) -> bool:
+    """Let an event ring an alarm; ``False`` if its time was too long ago to ring at all, and the event only stores that."""
+    # Not when it was looked up: a store, a constructor and ``on_start`` may have taken their time since.
+    begin = now(room)
     try:
         current, record = catch_up(row, begin, room.services.random.random())
         if current is None or current.due is None or current.due > begin:

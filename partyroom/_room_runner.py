@@ -456,13 +456,12 @@ class RoomRunner(RoomLife):
         try:
             if self.is_leaving or not self.fence:
                 self.fence = await self.claim()
-            begin = until = now(self)
+            until = now(self)
             row = find_due(await self.state.alarms(), wanted, until)
             if row is None:
                 return False
             if not self._is_started and await self.wake(event):
-                # ``on_start`` has taken its time, and may have set an alarm.
-                begin = now(self)
+                # It may have set an alarm.
                 row = find_due(await self.state.alarms(), row, until)
             on_alarm = callback(self.instance, "on_alarm")
         except BaseException:
@@ -476,7 +475,7 @@ class RoomRunner(RoomLife):
             event.kind = "wake"
             self.services.scheduling.no_handler(self.key, type(self.instance))
             return False
-        return set_ringing(self, event, row, on_alarm, begin)
+        return set_ringing(self, event, row, on_alarm)
 
     def _tell_given_up(self, event: Event) -> None:
         """Let the room hear of an alarm that has raised for the last time."""

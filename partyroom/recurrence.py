@@ -42,6 +42,15 @@ def _check_anchor(_: object, attribute: attrs.Attribute[datetime | None], value:
         raise InvalidRecurrenceError(message)
 
 
+def _in_utc(value: datetime | None) -> datetime | None:
+    """Give an instant as all of its kind are compared and stored; what is none is left for the validator."""
+    try:
+        return value.astimezone(UTC) if isinstance(value, datetime) and value.utcoffset() is not None else value
+    except OverflowError:
+        # In UTC it lies outside the calendar, and is found to where it is used.
+        return value
+
+
 def _check_missed(instance: object, attribute: attrs.Attribute[Missed], value: object) -> None:
     if value not in {"once", "each"}:
         message = f"{type(instance).__name__}.{attribute.name} must be 'once' or 'each', not {value!r}"
@@ -113,8 +122,8 @@ class Every:
 
     interval: timedelta = attrs.field(validator=_check_interval)
     """The distance between two occurrences, in elapsed time: a day is 24 hours, also when the clocks change."""
-    anchor: datetime | None = attrs.field(default=None, kw_only=True, validator=_check_anchor)
-    """The first occurrence; if it has passed, the next one on its grid is the first to ring."""
+    anchor: datetime | None = attrs.field(default=None, kw_only=True, converter=_in_utc, validator=_check_anchor)
+    """The first occurrence, in UTC whatever zone it was given in; if it has passed, the next one on its grid is the first to ring."""
     missed: Missed = attrs.field(default="once", kw_only=True, validator=_check_missed)
     """Whether occurrences that passed unrung ring once, the ``Alarm`` saying how many there were, or each by itself."""
     grace: timedelta | None = attrs.field(default=None, kw_only=True, validator=_check_grace)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from inspect import getattr_static
 from typing import Final
 
 from partyroom.protocols import Room
@@ -29,10 +30,16 @@ HUMP: Final = re.compile("(?<=[a-z])(?=[A-Z])")
 def slips_of(room_type: type[object]) -> Iterator[tuple[str, str]]:
     """Give the methods of a class that nothing will call, each with the callback that was probably meant."""
     for name in dir(room_type):
-        if name.startswith("on") and name not in CALLBACKS and callable(getattr(room_type, name)):
+        # As it stands in the class: a descriptor of an author's may do anything when it is asked.
+        if name.startswith("on") and name not in CALLBACKS and callable(getattr_static(room_type, name, None)):
             meant = _meant(name)
-            if meant is not None and getattr(room_type, meant, None) in {None, getattr(Room, meant)}:
+            if meant is not None and _is_left_out(room_type, meant):
                 yield name, meant
+
+
+def _is_left_out(room_type: type[object], callback: str) -> bool:
+    found = getattr_static(room_type, callback, None)
+    return found is None or found is vars(Room)[callback]
 
 
 def _meant(name: str) -> str | None:

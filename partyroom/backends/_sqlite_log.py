@@ -69,8 +69,14 @@ class LogSpace:
 
     def _write(self, size: int) -> None:
         self._wanted -= size
-        # Nobody else may write meanwhile, were it a shell that somebody has left open.
-        self._connection.execute("BEGIN IMMEDIATE")
+        # Nobody else may write meanwhile, were it a shell that somebody has left open. One that does is not waited for.
+        execute = self._connection.execute
+        (patience,) = execute("PRAGMA busy_timeout").fetchone()
+        execute("PRAGMA busy_timeout = 0")
+        try:
+            execute("BEGIN IMMEDIATE")
+        finally:
+            execute(f"PRAGMA busy_timeout = {patience}")
         try:
             with self._log.open("r+b", buffering=0) as file:
                 file.seek(0, os.SEEK_END)

@@ -118,14 +118,16 @@ def test_large_commits_are_given_nothing(tmp_path: Path) -> None:
 def test_while_somebody_else_writes_it_is_put_off(tmp_path: Path) -> None:
     path = tmp_path / "rooms.db"
     with opened(path) as (space, connection):
-        connection.execute("PRAGMA busy_timeout = 1")
+        connection.execute("PRAGMA busy_timeout = 600000")
         grow(space, connection)
         length = log_length(path)
         with closing(connect(str(path))) as shell:
             shell.execute("BEGIN IMMEDIATE")
+            # At once: a commit behind this has its own patience.
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 space.make()
         assert length == log_length(path)
+        assert (600_000,) == connection.execute("PRAGMA busy_timeout").fetchone()
 
 
 def test_a_disk_without_space_leaves_care_and_commits_as_they_are(

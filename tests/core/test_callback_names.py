@@ -38,8 +38,21 @@ def test_what_resembles_no_callback_is_its_authors_business(name: str) -> None:
 
 
 def test_what_is_no_method_and_what_is_no_room_of_ours_are_looked_at_too() -> None:
+    class Lazy:
+        def __get__(self, _instance: object, _owner: object) -> object:
+            raise NotImplementedError
+
+    class Unhashable:
+        __hash__ = None  # type: ignore[assignment]
+
+        async def __call__(self, *_args: object) -> None:
+            raise NotImplementedError
+
     class Plain:
         on_mesage = 5
+        on_closing = Lazy()
+        on_alarm = Unhashable()
+        on_alarms = Unhashable()
 
         async def onClose(self) -> None:  # noqa: N802 - PartyKit's spelling
             raise NotImplementedError

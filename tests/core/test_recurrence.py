@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -245,6 +245,19 @@ def test_a_recurrence_survives_pickle(value: Recurrence) -> None:
 def test_an_interval_is_a_positive_length(interval: Any) -> None:
     with pytest.raises(InvalidRecurrenceError, match=r"Every\.interval must be a positive timedelta"):
         Every(interval)
+
+
+def test_an_hour_that_the_clocks_repeat_is_another_anchor_the_second_time() -> None:
+    first, second = (Every(HOUR, anchor=datetime(2030, 10, 27, 2, 30, tzinfo=OSLO, fold=fold)) for fold in (0, 1))
+    assert first.anchor is not None
+    assert second.anchor is not None
+    assert timedelta(hours=1) == second.anchor - first.anchor
+    assert first != second
+
+
+def test_an_anchor_before_the_calendar_in_utc_is_one_all_the_same() -> None:
+    anchor = datetime.min.replace(tzinfo=timezone(HOUR))
+    assert anchor == Every(HOUR, anchor=anchor).anchor
 
 
 @pytest.mark.parametrize("anchor", [datetime(2030, 1, 1), date(2030, 1, 1), 0, "2030-01-01"])  # noqa: DTZ001 - wrong on purpose

@@ -22,6 +22,7 @@ from partyroom import (
     NotStorableError,
     Room,
     RoomBrokenError,
+    RoomContext,
     RoomHandle,
     RoomKey,
     RuntimeClosedError,
@@ -92,6 +93,33 @@ async def test_an_alarm_set_for_the_past_rings_at_once_and_once(
     assert START - late == tower.alarms[0].scheduled_time
     assert late == tower.alarms[0].lateness
     await bells.expect_quiet(DAY)
+
+
+async def test_what_a_constructor_takes_counts_as_lateness() -> None:
+    clock, told, slow = FakeClock(START), list[Alarm](), list[timedelta]()
+
+    class Late(Room):
+        def __init__(self, ctx: RoomContext) -> None:
+            super().__init__(ctx)
+            if slow:
+                clock.set_wall(clock.now() + slow[0])
+
+        async def begin(self) -> None:
+            await self.ctx.storage.set_alarm(Every(HOUR, grace=5 * MINUTE))
+
+        async def on_alarm(self, alarm: Alarm) -> None:
+            told.append(alarm)
+
+    async with Harness({"late": Late}, clock=clock) as harness:
+        room = harness.parties["late"].get("a")
+        await room.call(Late.begin)
+        for took in (MINUTE, 10 * MINUTE):
+            await harness.put_to_sleep(room)
+            slow[:] = [took]
+            await harness.advance(HOUR)
+    assert [(START + HOUR, MINUTE)] == [(alarm.scheduled_time, alarm.lateness) for alarm in told], (
+        "then older than its grace"
+    )
 
 
 async def test_the_last_moment_of_the_calendar_can_be_set(bell: RoomHandle) -> None:
