@@ -42,6 +42,16 @@ def test_a_row_that_replaces_another_at_the_same_time_is_given() -> None:
     assert newer is table.first()
 
 
+def test_of_alarms_that_are_never_due_none_is_first_however_many_there_are() -> None:
+    for number in range(10):
+        table = AlarmTable(row(f"{each}", None) for each in range(number))
+        assert table.first() is None
+        table.apply({"due": row("due", 5)})
+        assert row("due", 5) == table.first()
+        table.apply({"due": row("due", None)})
+        assert table.first() is None
+
+
 def test_an_alarm_that_is_moved_again_and_again_costs_no_memory() -> None:
     table = AlarmTable(row(name, 0) for name in "abcdefg")
     for due in range(10_000):
