@@ -32,7 +32,7 @@ MONTH = timedelta(days=30)
 class Sleeper(Room):
     """A room that does next to nothing when its alarm rings."""
 
-    all = 0
+    expected = 0
     done = anyio.Event()
     # Shared on purpose. A number of the class's own, counted down, would have Python forget what it knows of the class
     # with each ring.
@@ -41,7 +41,7 @@ class Sleeper(Room):
     async def on_alarm(self, alarm: Alarm) -> None:
         """Count."""
         Sleeper.late.append((self.ctx.clock.now() - alarm.scheduled_time).total_seconds())
-        if len(Sleeper.late) == Sleeper.all:
+        if len(Sleeper.late) == Sleeper.expected:
             Sleeper.done.set()
 
     async def move(self) -> None:
@@ -50,7 +50,7 @@ class Sleeper(Room):
 
     async def put(self) -> None:
         """Write a small value."""
-        await self.ctx.storage.put("key", Sleeper.all)
+        await self.ctx.storage.put("key", Sleeper.expected)
 
     async def move_often(self, count: int) -> float:
         """Move it again and again within one event; give the seconds."""
@@ -86,7 +86,7 @@ async def ring_all(backend: StorageBackend, dues: list[datetime], *, now: Callab
     ``now`` tells the time, or the processor's.
     """
     await arm(backend, dues)
-    Sleeper.all, Sleeper.done, Sleeper.late = len(dues), anyio.Event(), []
+    Sleeper.expected, Sleeper.done, Sleeper.late = len(dues), anyio.Event(), []
     begin = now()
     async with Runtime({"sleeper": Sleeper}, backend=backend) as runtime:
         await Sleeper.done.wait()

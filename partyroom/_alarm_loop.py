@@ -90,7 +90,7 @@ class AlarmLoop(AlarmScheduler):
             target, sleep = self._asleep
             # What was moved later, or deleted, does not wake the sleeper: it looks again when it wakes anyway, and
             # rooms that put their alarm off with every event would cost a cancelled sleep each time.
-            if due is not None and due <= target[0] and (due, room) < target:
+            if due is not None and (due, room) < target:
                 self._asleep = None
                 self._get_up()
                 sleep.cancel()
@@ -104,7 +104,7 @@ class AlarmLoop(AlarmScheduler):
 
     def _next(self) -> Place | None:
         """Give what may be woken next."""
-        return self._queue.first() if len(self._queue.waking) < self._max_waking else None
+        return self._queue.first() if self._queue.waking < self._max_waking else None
 
     # --- the token -----------------------------------------------------------
 

@@ -186,8 +186,7 @@ class Engine(Keeper):
             connections = self._connections.get(key)
             if connections is None:
                 connections = Connections(key, self._connection_left)
-            if self._settings.max_awake is not None:
-                self._bound_awake(1)
+            self._bound_awake(1)
             room = RoomRunner(key, self.services, self._settings.factories[key.party], connections)
             self._rooms[key] = room
         return room
@@ -224,8 +223,7 @@ class Engine(Keeper):
             self._forget(room)
             return
         self._idle.add(room)
-        if self._settings.max_awake is not None:
-            self._bound_awake(0)
+        self._bound_awake(0)
 
     def sleeps_at_once(self, room: AwakeRoom, /) -> bool:
         """Say whether a room sleeps as soon as nothing keeps it awake: only its alarm had woken it, or a test wants that."""
@@ -255,9 +253,9 @@ class Engine(Keeper):
 
     def _forget(self, room: AwakeRoom) -> None:
         del self._rooms[room.key]
-        if room.connections.open:
+        if len(room.connections):
             self._connections[room.key] = room.connections
-        elif self._connections:
+        else:
             self._connections.pop(room.key, None)
         room.sleep()
 

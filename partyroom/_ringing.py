@@ -67,12 +67,12 @@ def set_ringing(room: RingingRoom, event: Event, row: AlarmRow, on_alarm: Callab
     # Not when it was looked up: a store, a constructor and ``on_start`` may have taken their time since.
     begin = now(room)
     try:
-        current, record = catch_up(row, begin, room.services.random.random())
+        current = catch_up(row, begin, room.services.random.random())
         if current is None or current.due is None or current.due > begin:
             event.layer().alarms[row.name] = current
             return False
         event.ringing = current
-        alarm = describe(current, record, room.services.codec, begin)
+        alarm = describe(current, room.services.codec, begin)
     except Exception:
         # Bytes that cannot be read: this alarm's own failure, so that it holds up no other.
         event.ringing = row

@@ -72,8 +72,7 @@ class RoomAlarms(Storage):
 
     def _layer(self, unit: Unit) -> Writes:
         """Give the layer to write to after a read: a task that has outlived its unit meanwhile belongs to what is around it."""
-        is_live = unit.open if unit.parent is None else unit.is_live
-        return (unit if is_live else self._unit()).layer()
+        return (unit if unit.is_live else self._unit()).layer()
 
     def _encode(self, value: object, name: str, what: str = "") -> bytes:
         """Give the bytes of a value; ``what`` and ``name`` say in errors which."""

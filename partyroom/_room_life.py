@@ -44,7 +44,6 @@ class RoomLife(ABC):
         "_is_gone",
         "_is_started",
         "_left",
-        "_rings",
         "connections",
         "context",
         "fence",
@@ -72,9 +71,8 @@ class RoomLife(ABC):
         """Whether nothing but its alarm has woken the room, so that it may sleep again at once."""
         self._factory = factory
         # Nobody sleeps with clients but those who hibernate: so it is known before there is an instance to ask.
-        self._hibernates = bool(connections.open)
+        self._hibernates = len(connections) > 0
         self._is_started = False
-        self._rings = False
         self._is_gone = False
         self.is_leaving = False
         """Whether its claim ends with the commit that waits now, so that what comes meanwhile begins anew behind it."""
@@ -118,13 +116,12 @@ class RoomLife(ABC):
         return () if self._background is None else self._background
 
     def can_ring(self) -> bool:
-        """Say whether the room has an ``on_alarm``; asked of a room once, as far as it says yes."""
-        self._rings = self._rings or callback(self.instance, "on_alarm") is not None
-        return self._rings
+        """Say whether the room's class has an ``on_alarm``."""
+        return callback(self.instance, "on_alarm") is not None
 
     def may_forget(self) -> bool:
         """Say whether another instance could take over between two events."""
-        return not self._background and (self._hibernates or not self.connections.open)
+        return not self._background and (self._hibernates or not len(self.connections))
 
     def check_is_awake(self) -> None:
         """Refuse what is asked by code of an instance that has left memory: another may be awake by now."""
@@ -142,16 +139,13 @@ class RoomLife(ABC):
 
     # --- from the claim to the started instance ------------------------------
 
-    def claim(self) -> Awaitable[int]:
-        """Take the room, if it is not taken yet, or about to be left; to be awaited at once, for the ``fence``."""
-        return self.services.backend.claim(self.key) if not self.fence else self._claim_behind()
-
-    async def _claim_behind(self) -> int:
-        """Take a room behind the end of its claim, if that is on its way."""
+    async def claim(self) -> None:
+        """Take the room, if it is not taken yet, or about to be left."""
         if self.is_leaving:
             left = self._left = self.services.loop.one_shot()
             await left
-        return self.fence or await self.services.backend.claim(self.key)
+        if not self.fence:
+            self.fence = await self.services.backend.claim(self.key)
 
     def wake(self, event: Event) -> Awaitable[bool]:
         """Start the room for ``event``; say whether it has an ``on_start``. To be awaited at once."""
@@ -172,8 +166,7 @@ class RoomLife(ABC):
 
     async def _start(self, event: Event) -> bool:
         """Start the room: constructor, then ``on_start`` to its end, as an event of its own (G2)."""
-        if self.is_leaving or not self.fence:
-            self.fence = await self.claim()
+        await self.claim()
         try:
             self.instance = self._factory(self.context)
             self._hibernates = bool(getattr(self.instance, "hibernate", False))
@@ -193,7 +186,7 @@ class RoomLife(ABC):
         if self._is_started and self.services.probe is not None:
             self.services.probe.room_slept(self.key)
         self.instance = None
-        self._is_started = self._rings = False
+        self._is_started = False
         if self._background:
             self._background.cancel()
 
@@ -210,8 +203,7 @@ class RoomLife(ABC):
     def sleep(self) -> None:
         """Leave memory; called by the keeper, when nothing keeps the room awake."""
         self._is_gone = True
-        if self.instance is not None:
-            self.discard()
+        self.discard()
         self.connections.place = None
         self.state.close()
         # It names the room: together they would be garbage that only the collector frees.

@@ -208,9 +208,7 @@ class RoomRunner(RoomLife):
         event.begun = True
         self.running = event
         try:
-            # Most may begin at once: the room is awake, and there is no alarm to look for.
-            is_ready = self._is_started and event.kind != "ring" and not self.is_leaving
-            if is_ready or await (self._prepare_ring(event) if event.kind == "ring" else self._prepare(event)):
+            if self._is_ready_for(event) or await self._prepare(event):
                 event.result = await self._begin(event)
                 if CURRENT.get() is not event:
                     check_is_left(event)
@@ -224,10 +222,16 @@ class RoomRunner(RoomLife):
             CURRENT.set(None)
             self._finish(event)
 
+    def _is_ready_for(self, event: Event) -> bool:
+        """Say whether an event may begin at once, as most do: awake, and no alarm to look for."""
+        return self._is_started and event.kind != "ring" and not self.is_leaving
+
     async def _prepare(self, event: Event) -> bool:
-        """Wake the room as far as an event needs it."""
+        """Wake the room as far as an event needs it; ``False`` if there is nothing left to handle."""
+        if event.kind == "ring":
+            return await self._prepare_ring(event)
         if event.kind == "steer":
-            self.fence = await self.claim()
+            await self.claim()
         else:
             await self.wake(event)
         return True
@@ -454,8 +458,7 @@ class RoomRunner(RoomLife):
         wanted: AlarmRow | None = event.subject
         event.subject = None
         try:
-            if self.is_leaving or not self.fence:
-                self.fence = await self.claim()
+            await self.claim()
             until = now(self)
             row = find_due(await self.state.alarms(), wanted, until)
             if row is None:

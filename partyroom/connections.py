@@ -268,53 +268,52 @@ class RoomClient(Client):
 class Connections:
     """The connections of one room, awake or asleep."""
 
-    __slots__ = ("key", "left", "open", "place")
+    __slots__ = ("_open", "key", "left", "place")
 
     def __init__(self, key: RoomKey, left: Callable[[RoomConnection, int, str, bool], None]) -> None:
         self.key = key
-        self.open: dict[RoomConnection, None] = {}
-        """Those that are the room's, the oldest first; for looking at only."""
+        self._open: dict[RoomConnection, None] = {}
         self.left = left
         """Is told when a connection that was let in has ended: with its code, its reason and whether that was clean."""
         self.place: Place | None = None
         """The awake room, if it is awake."""
 
     def __len__(self) -> int:
-        return len(self.open)
+        return len(self._open)
 
     def __contains__(self, connection: object) -> bool:
-        return connection in self.open
+        return connection in self._open
 
     def add(self, connection: RoomConnection) -> None:
         """Let a connection be one of the room's."""
-        self.open[connection] = None
+        self._open[connection] = None
 
     def discard(self, connection: RoomConnection) -> None:
         """Let a connection be none of the room's; harmless if it is none."""
-        self.open.pop(connection, None)
+        self._open.pop(connection, None)
 
     def select(self, tag: str | None = None) -> Sequence[RoomConnection]:
         """Give the open connections, the oldest first; with ``tag``, those that have it."""
         if tag is None:
-            return tuple(self.open)
-        return tuple(connection for connection in self.open if tag in connection.tags)
+            return tuple(self._open)
+        return tuple(connection for connection in self._open if tag in connection.tags)
 
     def find(self, id: str) -> RoomConnection | None:  # noqa: A002 - PartyKit's word
         """Give the newest open connection of that id."""
-        for connection in reversed(self.open):
+        for connection in reversed(self._open):
             if connection.id == id:
                 return connection
         return None
 
     def older(self, connection: RoomConnection) -> Sequence[RoomConnection]:
         """Give the open connections that have the same id as this one."""
-        return tuple(each for each in self.open if each.id == connection.id and each is not connection)
+        return tuple(each for each in self._open if each.id == connection.id and each is not connection)
 
     def others(self, without: Collection[str | Connection]) -> Sequence[RoomConnection]:
         """Give the open connections but some, named by id or themselves."""
         if not without:
-            return tuple(self.open)
+            return tuple(self._open)
         if isinstance(without, str | RoomConnection):
             message = f"{self.key}: without takes several ids or connections, as in ({without!r},)"
             raise TypeError(message)
-        return tuple(each for each in self.open if each not in without and each.id not in without)
+        return tuple(each for each in self._open if each not in without and each.id not in without)

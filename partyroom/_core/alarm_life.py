@@ -152,30 +152,30 @@ def rings_once(row: AlarmRow) -> bool:
     return AlarmRecord.decode(row.data).recurrence is None
 
 
-def catch_up(row: AlarmRow, now: int, chance: float) -> tuple[AlarmRow | None, AlarmRecord]:
+def catch_up(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
     """Skip the occurrences that are older than their recurrence's grace, before a due alarm rings.
 
-    Gives the row to ring, or to store if it is not due any more, and its record; ``None`` if there are no more
-    occurrences. A ring that is being retried is never skipped. Raises :class:`DecodeError` for a row that cannot be read.
+    Gives the row to ring, or to store if it is not due any more; ``None`` if there are no more occurrences. A ring
+    that is being retried is never skipped. Raises :class:`DecodeError` for a row that cannot be read.
     """
     record = AlarmRecord.decode(row.data)
     recurrence = record.recurrence
     if recurrence is None or recurrence.grace is None or row.due is None or record.retry_count:
-        return row, record
+        return row
     oldest = now - length_micros(recurrence.grace)
     if row.due >= oldest:
-        return row, record
+        return row
     scheduled = _scheduled(row, record)
     following = next_after(recurrence, scheduled, oldest - 1)
     if following is None:
-        return None, record
-    record = record._replace(missed=record.missed + 1 + count_since(recurrence, scheduled, oldest - 1))
-    current = _spread_row(row, record, following, chance)
-    return current, AlarmRecord.decode(current.data)
+        return None
+    missed = record.missed + 1 + count_since(recurrence, scheduled, oldest - 1)
+    return _spread_row(row, record._replace(missed=missed), following, chance)
 
 
-def describe(row: AlarmRow, record: AlarmRecord, codec: Codec, now: int) -> Alarm:
-    """Say what rings, for its handler. Raises :class:`DecodeError` for a payload that cannot be read."""
+def describe(row: AlarmRow, codec: Codec, now: int) -> Alarm:
+    """Say what rings, for its handler. Raises :class:`DecodeError` for a row, or a payload, that cannot be read."""
+    record = AlarmRecord.decode(row.data)
     scheduled = _scheduled(row, record)
     missed = record.missed
     if record.recurrence is not None and record.recurrence.missed == "once":

@@ -52,7 +52,7 @@ class AlarmQueue:
     A room that was taken is *waking* until the next :meth:`change` of it, and does not come out again before.
     """
 
-    __slots__ = ("_complete", "_cursor", "_heap", "_held", "_horizon", "_run", "_touched", "lookahead", "waking")
+    __slots__ = ("_complete", "_cursor", "_heap", "_held", "_horizon", "_run", "_touched", "_waking", "lookahead")
 
     def __init__(self, lookahead: int) -> None:
         self.lookahead = lookahead
@@ -61,8 +61,7 @@ class AlarmQueue:
         # What was read comes in order, and leaves at the front of a run; a heap is for what was changed since.
         self._run: deque[Place] = deque()
         self._heap: list[Place] = []
-        self.waking: set[RoomKey] = set()
-        """The rooms that were taken and have not been heard of since; for looking at only."""
+        self._waking: set[RoomKey] = set()
         self._horizon: Place | None = None
         self._complete = False
         self._cursor: Upcoming | None = None
@@ -75,6 +74,11 @@ class AlarmQueue:
     def size(self) -> int:
         """How many places use memory, those that moved and deleted alarms have left included."""
         return len(self._heap) + len(self._run)
+
+    @property
+    def waking(self) -> int:
+        """How many rooms were taken and have not been heard of since."""
+        return len(self._waking)
 
     # --- what comes out ------------------------------------------------------
 
@@ -113,7 +117,7 @@ class AlarmQueue:
         else:
             _, room = heappop(self._heap)
         del self._held[room]
-        self.waking.add(room)
+        self._waking.add(room)
         return room
 
     def _covers(self, place: Place) -> bool:
@@ -127,11 +131,11 @@ class AlarmQueue:
         The answer to a waking may say something else than what is stored, and what is changed during a read may be
         missed by it: both have to be held. So has what has passed, but the time is not known here.
         """
-        return not self._covers((due, room)) and self._touched is None and room not in self.waking
+        return not self._covers((due, room)) and self._touched is None and room not in self._waking
 
     def change(self, room: RoomKey, due: datetime | None) -> None:
         """Hold that a room is due next at ``due``, or that it need not be held; it is not waking any more."""
-        self.waking.discard(room)
+        self._waking.discard(room)
         if self._touched is not None:
             self._touched.add(room)
         if due is None:
@@ -196,7 +200,7 @@ class AlarmQueue:
         """Take in what was read, in its order: ``lookahead`` alarms, or fewer if there are no more."""
         if self._touched is None:
             return
-        known, self._touched = self._touched | self.waking, None
+        known, self._touched = self._touched | self._waking, None
         self._complete = len(found) < self.lookahead
         if not self._complete:
             self._cursor = found[-1]

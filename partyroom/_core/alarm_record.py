@@ -83,12 +83,11 @@ class AlarmRecord(NamedTuple):
 
     def encode(self) -> bytes:
         """Give the bytes for a row."""
-        return _joined(self._usual_header() if self[FATE] == USUAL_FATE else self.header(), self.payload)
+        is_usual = self[FATE] == USUAL_FATE and ID.fullmatch(self.id)
+        return _joined(self._usual_header() if is_usual else self.header(), self.payload)
 
     def _usual_header(self) -> bytes:
         """Give the header of an alarm that has nothing to say but what it was set with, and when it last rang."""
-        if not ID.fullmatch(self.id):
-            return self.header()
         policy = _encode_policy(self.recurrence, self.spread, self.retry)
         if self.last is None:
             return b'{"id":"%b"%b' % (self.id.encode(), policy)
@@ -140,8 +139,7 @@ def _is_usual(data: bytes) -> bool:
 
 def usual_record(number: int, payload: bytes | None) -> bytes:
     """Give the bytes of the usual record at once: an id, by its 64 bits, and perhaps a payload."""
-    header = b'{"id":"%016x"}' % number
-    return header if payload is None else _joined(header, payload)
+    return _joined(b'{"id":"%016x"}' % number, payload)
 
 
 def _joined(header: bytes, payload: bytes | None) -> bytes:

@@ -68,15 +68,10 @@ class Mailbox:
 
     def pop(self) -> Event | None:
         """Take out the next event, or give ``None``; then ask whom to let in."""
-        events = self._events
-        if events is None:
+        if self._events is None:
             return None
-        event = events.popleft()
-        if event.is_inside:
-            event.is_inside = False
-            self._inside -= 1
-        if not events:
-            self._events = None
+        event = self._events.popleft()
+        self._left(event)
         return event
 
     def withdraw(self, event: Event) -> None:
@@ -87,11 +82,7 @@ class Mailbox:
         if self.outside is not None and event in self.outside:
             self.outside.remove(event)
             self.outside = self.outside or None
-        if event.is_inside:
-            event.is_inside = False
-            self._inside -= 1
-        if not self._events:
-            self._events = None
+        self._left(event)
 
     def admit(self) -> Event | None:
         """Let in the first of those outside if there is a place now, and give it."""
@@ -105,3 +96,10 @@ class Mailbox:
     def _let_in(self, event: Event) -> None:
         event.is_inside = True
         self._inside += 1
+
+    def _left(self, event: Event) -> None:
+        if event.is_inside:
+            event.is_inside = False
+            self._inside -= 1
+        if not self._events:
+            self._events = None

@@ -223,11 +223,7 @@ class Event(Unit):
         caller: Unit | None = None,
         subject: Any = None,  # noqa: ANN401 - a connection, an alarm, or what a host says it is about
     ) -> None:
-        # What ``Unit`` does, without a call for it: there is one of these for each message.
-        self.place = place
-        self.parent = parent
-        self.writes = self.outputs = None
-        self.open = True
+        super().__init__(place, parent)
         if subject is not None:
             self.subject = subject
         self.kind: Kind = kind

@@ -50,19 +50,17 @@ class _Sorted(Generic[T]):
     and goes in between leaves nothing behind, and once more has changed than there was, nothing is held any more.
     """
 
-    __slots__ = ("_entries", "_gone", "_new", "_order", "is_held")
+    __slots__ = ("_entries", "_gone", "_new", "_order")
 
     def __init__(self, entries: Callable[[], Iterable[T]]) -> None:
         self._entries = entries
-        self._order: list[T] = []
-        self.is_held = False
-        """Whether the order is held, so that its changes matter."""
+        self._order: list[T] | None = None
         self._new: set[T] = set()
         self._gone: set[T] = set()
 
     def add(self, entry: T) -> None:
         """Hear of an entry that was not there."""
-        if not self.is_held:
+        if self._order is None:
             return
         if entry in self._gone:
             self._gone.remove(entry)
@@ -72,7 +70,7 @@ class _Sorted(Generic[T]):
 
     def remove(self, entry: T) -> None:
         """Hear that an entry is not there any more."""
-        if not self.is_held:
+        if self._order is None:
             return
         if entry in self._new:
             self._new.remove(entry)
@@ -82,9 +80,9 @@ class _Sorted(Generic[T]):
 
     def _bound(self) -> None:
         """Give up an order of which little is left: from here on changes cost nothing, and sorting anew no more than now."""
+        assert self._order is not None
         if len(self._new) + len(self._gone) > len(self._order) + FEW:
-            self.is_held = False
-            self._order = []
+            self._order = None
             self._new.clear()
             self._gone.clear()
 
@@ -99,9 +97,8 @@ class _Sorted(Generic[T]):
 
     def _settle(self) -> list[T]:
         order, new, gone = self._order, self._new, self._gone
-        if not self.is_held:
+        if order is None:
             order = self._order = sorted(self._entries())
-            self.is_held = True
         elif len(new) + len(gone) <= FEW:
             for entry in gone:
                 del order[bisect_left(order, entry)]
@@ -239,13 +236,13 @@ class MemoryBackend(StorageBackend):
         alarms[name] = row
         if row.due is None:
             self._parked.add((*room, name))
-        elif self._by_due.is_held:
+        else:
             self._by_due.add((row.due, room, name))
 
     def _forget_alarm(self, row: AlarmRow) -> None:
         if row.due is None:
             self._parked.remove((*row.room, row.name))
-        elif self._by_due.is_held:
+        else:
             self._by_due.remove((row.due, row.room, row.name))
 
     # --- all rooms -----------------------------------------------------------

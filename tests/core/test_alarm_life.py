@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partyroom._core import alarm_life
 from partyroom._core.alarm_life import (
     after_failure,
     after_success,
+    catch_up,
+    describe,
     is_given_up,
     look_at,
     new_row,
@@ -59,17 +60,6 @@ def hourly(**options: object) -> AlarmRow:
 def record(row: AlarmRow | None) -> AlarmRecord:
     assert row is not None
     return AlarmRecord.decode(row.data)
-
-
-def describe(row: AlarmRow, codec: Codec, now: int) -> Alarm:
-    return alarm_life.describe(row, record(row), codec, now)
-
-
-def catch_up(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
-    """Skip what is too old, and see that the record which is told with a row is the row's own."""
-    current, told = alarm_life.catch_up(row, now, chance)
-    assert current is None or record(current) == told
-    return current
 
 
 def due(row: AlarmRow | None) -> int:

@@ -108,9 +108,9 @@ def test_a_taken_room_is_waking_until_it_is_heard_of() -> None:
     queue = filled(row(1, 1))
     assert place(1, 1) == queue.first()
     assert room(1) == queue.take()
-    assert 1 == len(queue.waking)
+    assert 1 == queue.waking
     queue.change(room(1), at(1))
-    assert not queue.waking
+    assert 0 == queue.waking
     assert place(1, 1) == queue.first()
 
 
