@@ -205,12 +205,12 @@ async def test_faults_are_told(path: Path) -> None:
         connection.execute("INSERT INTO entries (room, key, value) VALUES (99, 'k', x'')")
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute(
-            "UPDATE sqlite_schema SET sql = replace(sql, 'due IS NOT NULL', 'due < 0') WHERE name = 'alarms_due'"
+            "UPDATE sqlite_schema SET sql = replace(sql, 'due IS NULL', 'due > 0') WHERE name = 'alarms_parked'"
         )
     async with FileView(path) as view:
         faults = await view.faults(lambda: None)
     assert "entries of no room: 1" == faults[-1]
-    assert any("alarms_due" in fault for fault in faults[:-1])
+    assert any("missing from index alarms_parked" in fault for fault in faults[:-1])
 
 
 @pytest.mark.parametrize(

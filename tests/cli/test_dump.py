@@ -140,7 +140,7 @@ LINES = dump(*ROOMS)
             [LINES[0], '{"party":"p","room":"r","alarm":null,"due":"0001-01-01T00:00+01:00","record":1}'],
             "years 1 to 9999",
         ),
-        ([LINES[0], "[" * 100_000], "line 2 is none of a dump of rooms: maximum recursion depth exceeded"),
+        ([LINES[0], "[" * 100_000], "line 2 is none of a dump of rooms: "),
         (["[]"], "it begins with"),
         ([LINES[0], "[]"], "line 2"),
     ],
