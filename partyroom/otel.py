@@ -14,13 +14,23 @@ Must never choose an exporter, nor how much is sampled: that is the host's.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from contextvars import Token
 from typing import Final, final
 from weakref import WeakKeyDictionary
 
 import attrs
 from opentelemetry.context import Context, attach, detach, get_current
-from opentelemetry.trace import Span, Status, StatusCode, Tracer, TracerProvider, get_tracer, set_span_in_context
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    Span,
+    Status,
+    StatusCode,
+    Tracer,
+    TracerProvider,
+    get_tracer,
+    set_span_in_context,
+)
 from typing_extensions import override
 
 from partyroom.errors import ConnectRejectedError
@@ -41,8 +51,7 @@ class _Open:
 
     def end(self, error: BaseException | None) -> None:
         detach(self.token)
-        _fail(self.span, error)
-        self.span.end()
+        _end(self.span, error)
 
 
 @final
@@ -86,10 +95,9 @@ class OpenTelemetryObserver(Observer):
         asked = self._parents.get(event)
         if asked is not None:
             return asked
-        current = get_current()
-        if current or event.cause is None:
-            return current
-        return self._contexts.get(event.cause, current)
+        if event.cause is None:
+            return _apart()
+        return get_current() if event.cause in self._wakes else self._contexts.get(event.cause, _apart())
 
     # --- events --------------------------------------------------------------
 
@@ -129,10 +137,9 @@ class OpenTelemetryObserver(Observer):
 
     @override
     def wake_began(self, event: EventInfo, /) -> None:
-        asked = self._parents.get(event)
-        self._wakes[event], context = self._open("wake", event, get_current() if asked is None else asked)
-        if asked is None:
-            self._parents[event] = context
+        self._wakes[event], context = self._open("wake", event, self._parent(event))
+        # What nobody has asked for stands below its waking.
+        self._parents.setdefault(event, context)
 
     @override
     def wake_ended(self, event: EventInfo, error: BaseException | None, /) -> None:
@@ -142,7 +149,9 @@ class OpenTelemetryObserver(Observer):
 
     @override
     def commit_began(self, commit: CommitInfo, /) -> None:
-        self._commits[commit] = [(event.room, self._commit_span(event, commit)) for event in commit.events]
+        spans = self._commits[commit] = []
+        for event in commit.events:
+            spans.append((event.room, self._commit_span(event, commit)))  # noqa: PERF401 - those before one that raises are ended too
 
     def _commit_span(self, event: EventInfo, commit: CommitInfo) -> Span:
         attributes: dict[str, str | int] = {
@@ -156,12 +165,23 @@ class OpenTelemetryObserver(Observer):
 
     @override
     def commit_ended(self, commit: CommitInfo, errors: Mapping[RoomKey, BaseException], /) -> None:
-        for room, span in self._commits.pop(commit):
-            _fail(span, errors.get(room))
-            span.end()
+        # All of them, also if one raises.
+        with ExitStack() as ends:
+            for room, span in self._commits.pop(commit):
+                ends.callback(_end, span, errors.get(room))
 
 
-def _fail(span: Span, error: BaseException | None) -> None:
-    if error is not None and not isinstance(error, ConnectRejectedError):
-        span.record_exception(error)
-        span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+def _apart() -> Context:
+    """Give the runtime's own context without the span that it may have been entered in: what begins there begins a trace."""
+    return set_span_in_context(INVALID_SPAN)
+
+
+def _end(span: Span, error: BaseException | None) -> None:
+    try:
+        if error is not None and not isinstance(error, ConnectRejectedError):
+            # Without its text at first: an error may raise when it is asked for that.
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            span.record_exception(error)
+            span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+    finally:
+        span.end()

@@ -10,7 +10,8 @@ from typing import Any
 import anyio
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
@@ -219,6 +220,45 @@ async def test_an_alarm_begins_a_trace_with_its_waking_and_says_what_became_of_i
 
 
 @pytest.mark.anyio
+async def test_nothing_stands_below_the_span_that_the_runtime_was_entered_in_but_what_is_asked_there(
+    spans: Spans,
+) -> None:
+    class Bell(Desk):
+        @override
+        async def on_alarm_failed(self, alarm: Alarm, error: BaseException | None) -> None:
+            return
+
+    with spans.tracer.start_as_current_span("main"):
+        async with Harness({"bell": Bell}, observer=spans.observer, fail_on_errors=False) as harness:
+            room = harness.parties["bell"].get("a")
+            await room.call(Bell.arm, "fail")
+            await harness.put_to_sleep(room)
+            await harness.advance(MINUTE)
+            spans.exporter.clear()
+            await harness.advance(MINUTE)
+            rang: dict[str, Any] = {"bell commit": {}, "bell on_alarm_failed": {}}
+            assert {"bell wake": {"bell on_start": {}, "bell on_alarm": rang}} == spans.tree()
+            spans.exporter.clear()
+            await room.call(Desk.arm, "again")
+    assert {"main": {"bell wake": {"bell on_start": {}}, "bell Desk.arm": {"bell commit": {}}}} == spans.tree()
+
+
+@pytest.mark.anyio
+async def test_a_room_that_is_woken_for_an_error_wakes_below_the_event_that_raised_it(spans: Spans) -> None:
+    class Aborting(Desk):
+        @override
+        async def on_message(self, message: str | bytes, sender: Connection) -> None:
+            self.ctx.abort("no more")
+
+    async with Harness({"desk": Aborting}, observer=spans.observer, fail_on_errors=False) as harness:
+        client = await harness.connect(harness.parties["desk"].get("a"))
+        spans.exporter.clear()
+        await client.send("abort")
+        assert "sorry" == await client.receive()
+        assert {"desk on_message": {"desk wake": {"desk on_start": {}, "desk on_error": {}}}} == spans.tree()
+
+
+@pytest.mark.anyio
 async def test_a_commit_of_several_events_has_a_span_below_each(spans: Spans) -> None:
     backend = FaultyBackend(MemoryBackend())
     async with (
@@ -250,6 +290,58 @@ async def test_a_refused_commit_has_its_error_and_a_refused_client_has_none(span
         with pytest.raises(ConnectRejectedError):
             await harness.connect(harness.parties["desk"].get("a"), uri="no")
         assert StatusCode.UNSET is spans.named("desk on_connect").status.status_code
+
+
+@pytest.mark.anyio
+async def test_an_error_that_cannot_say_what_it_is_ends_its_span_all_the_same(spans: Spans) -> None:
+    class UnspeakableError(Exception):
+        @override
+        def __str__(self) -> str:
+            raise LookupError
+
+    async def fails(room: Room) -> None:
+        raise UnspeakableError
+
+    async with Harness(PARTIES, observer=spans.observer, fail_on_errors=False) as harness:
+        with pytest.raises(UnspeakableError):
+            await harness.parties["shelf"].get("a").call(fails)
+    (failed,) = [span for span in spans.all() if span.name.endswith("fails")]
+    assert (StatusCode.ERROR, "UnspeakableError") == (failed.status.status_code, failed.status.description)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("moment", ["on_start", "on_end"])
+async def test_a_span_that_raises_keeps_none_of_its_commit_from_ending(spans: Spans, moment: str) -> None:
+    begun: list[Span] = []
+
+    class Picky(SpanProcessor):
+        @override
+        def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+            if span.name == "shelf commit":
+                begun.append(span)
+                if moment == "on_start" and len(begun) == 3:
+                    raise LookupError
+
+        @override
+        def on_end(self, span: ReadableSpan) -> None:
+            if moment == "on_end" and span.name == "shelf commit":
+                raise LookupError
+
+    spans.provider.add_span_processor(Picky())
+    backend = FaultyBackend(MemoryBackend())
+    async with Harness(PARTIES, backend=backend, observer=spans.observer) as harness:
+        async with anyio.create_task_group() as group:
+            a, b = harness.parties["shelf"].get("a"), harness.parties["shelf"].get("b")
+            with backend.hold() as hold:
+                Caller(group, a.call, put, "k", 1)
+                await hold.arrived()
+                for room in (b, a):
+                    await arrive(group, harness.runtime, room, put, "k", 1)
+                await until(lambda: 3 == len([span for span in spans.all() if span.name == "shelf put"]))
+                hold.release()
+        await harness.settle()
+    # The one that raised at its own beginning is nobody's.
+    assert [True, True, moment == "on_end"] == [span.end_time is not None for span in begun[:3]]
 
 
 @pytest.mark.anyio
