@@ -26,7 +26,7 @@ from partyroom.errors import BackendError, CommitError
 from partyroom.protocols import StorageBackend
 from partyroom.types import Commit, RoomKey
 
-__all__ = ["Committer", "CommittingRoom"]
+__all__ = ["Committer", "CommittingRoom", "are_answers"]
 
 T = TypeVar("T")
 
@@ -235,6 +235,8 @@ class Committer:
 
     def _ask(self, group: list[_Batch]) -> Awaitable[Sequence[CommitError | None]]:
         """Give the backend's answer, to be awaited."""
+        self.commits += len(group)
+        self.groups += 1
         asked = self._backend.commit([batch.commit() for batch in group])
         if self._watch is None:
             return asked
@@ -275,8 +277,6 @@ class Committer:
     def _take(self) -> list[_Batch]:
         group = list(self._waiting.values())
         self._waiting = {}
-        self.commits += len(group)
-        self.groups += 1
         return group
 
     def _end_turn(self) -> None:
@@ -316,7 +316,7 @@ class Committer:
             for batch in group:
                 batch.confirm()
             return []
-        if not _are_answers(answers, len(group)):
+        if not are_answers(answers, len(group)):
             return _doubted(group)
         again: list[_Batch] = []
         for batch, error in zip(group, answers, strict=True):
@@ -344,7 +344,7 @@ class Committer:
             answers = await self._ask([batch])
         except Exception as raised:  # noqa: BLE001 - told to the room
             return raised
-        if not _are_answers(answers, 1):
+        if not are_answers(answers, 1):
             message = f"the backend answered one commit with {answers!r}"
             return BackendError(message)
         return answers[0]
@@ -363,7 +363,7 @@ def _doubted(group: list[_Batch]) -> list[_Batch]:
     return group
 
 
-def _are_answers(answers: Any, number: int) -> bool:  # noqa: ANN401 - whatever a plug-in gives
+def are_answers(answers: Any, number: int) -> bool:  # noqa: ANN401 - whatever a plug-in gives
     """Say whether a backend's answers are such: one that breaks its contract must not break the rooms' order."""
     try:
         return len(answers) == number and all(error is None or isinstance(error, Exception) for error in answers)

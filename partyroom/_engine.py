@@ -432,7 +432,7 @@ class Engine(Keeper):
             awake=len(rooms),
             waking=sum(room.is_waking for room in rooms),
             busy=self._busy,
-            idle=len(self._idle),
+            idle=sum(self._rest(room) is not None for room in rooms),
             running=sum(room.running is not None for room in rooms),
             waiting=sum(len(room.mailbox) for room in rooms),
             commits=self._committer.commits,
@@ -450,5 +450,10 @@ class Engine(Keeper):
         room = self._rooms.get(key)
         if room is None:
             return WhyAwake(room=key)
-        clock, rest = self._settings.clock, self._idle.rest(room)
+        clock, rest = self._settings.clock, self._rest(room)
         return explain(room, clock.monotonic(), None if rest is None else clock.now() + rest)
+
+    def _rest(self, room: RoomRunner) -> timedelta | None:
+        """Say how much longer a room stays awake with nothing to do, if nothing keeps it awake."""
+        # One that was idle may have been kept awake since by a task that was started outside of any event.
+        return self._idle.rest(room) if room.may_sleep else None

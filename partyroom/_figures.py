@@ -65,7 +65,8 @@ def explain(room: RoomRunner, monotonic: float, sleeps_at: datetime | None) -> W
         waits_for=() if running is None else tuple(map(str, running.calls or ())),
         waiting=tuple(event.name for event in room.mailbox),
         tasks=tuple(sorted(task.name for task in room.background)),
-        uncommitted=len(room.gate),
+        # The part that ``sync()`` stores, and what holds up a call until then, are of the event that runs.
+        uncommitted=sum(event.kind not in {"barrier", "sync"} for event in room.gate),
         clients=0 if room.hibernates else len(room.connections),
         sleeps_at=sleeps_at,
     )

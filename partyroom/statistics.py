@@ -46,11 +46,11 @@ class Statistics:
     idle: int
     """Those of them that will sleep when they have been idle for long enough."""
     running: int
-    """Events that have begun and not ended."""
+    """Events that have left a mailbox and not ended; what is nested in one is part of it."""
     waiting: int
     """Events that wait in a mailbox, or for a place in it."""
     commits: int
-    """Commits that the backend was asked for since the runtime was entered; what waits of one room goes as one."""
+    """Commits that the backend was asked for since the runtime was entered, again or not; what waits of one room goes as one."""
     groups: int
     """In how many calls."""
     parties: Mapping[str, PartyStatistics]

@@ -12,6 +12,7 @@ Must never send anything itself: it says what may leave.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import final
 
 from partyroom._core.units import Event
@@ -35,6 +36,9 @@ class OutputGate:
 
     def __len__(self) -> int:
         return 0 if self._waiting is None else len(self._waiting)
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(self._waiting or ())
 
     def add(self, event: Event) -> None:
         """Let an ended event wait for its own commit and those before it."""

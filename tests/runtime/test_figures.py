@@ -138,6 +138,55 @@ async def test_background_tasks_clients_and_commits_keep_a_room_awake() -> None:
             await harness.settle()
 
 
+async def test_a_task_that_is_started_outside_of_any_event_keeps_an_idle_room_awake() -> None:
+    gate = anyio.Event()
+    rooms: list[Room] = []
+
+    async def note(room: Room) -> None:
+        rooms.append(room)
+
+    async with Harness({"box": Box}) as harness:
+        room = harness.parties["box"].get("a")
+        await room.call(note)
+        rooms[0].ctx.start_soon(gate.wait)
+        why = harness.runtime.why_awake(room)
+        assert (1, None) == (len(why.tasks), why.sleeps_at)
+        assert 0 == harness.runtime.statistics().idle
+        gate.set()
+        await harness.settle()
+        assert harness.runtime.why_awake(room).sleeps_at is not None
+        assert 1 == harness.runtime.statistics().idle
+
+
+async def test_what_holds_up_a_call_and_what_sync_stores_are_no_ended_events() -> None:
+    backend = FaultyBackend(MemoryBackend())
+
+    async def call(room: Room) -> None:
+        await room.ctx.parties["box"].get("b").call(nothing)
+
+    async def sync(room: Room) -> None:
+        await room.ctx.storage.put("k", 2)
+        await room.ctx.storage.sync()
+
+    async with Harness({"box": Box}, backend=backend) as harness, anyio.create_task_group() as group:
+        room = harness.parties["box"].get("a")
+        await room.call(nothing)
+        (gate,) = (each.gate for each in harness.runtime.engine().all_awake())
+        with backend.hold() as hold:
+            Caller(group, room.call, put, "k", 1)
+            await hold.arrived()
+            caller: Caller[None] = Caller(group, room.call, call)
+            await until(lambda: 2 == len(gate))
+            assert 1 == harness.runtime.why_awake(room).uncommitted
+            hold.release()
+        await caller.outcome()
+        with backend.hold() as hold:
+            Caller(group, room.call, sync)
+            await hold.arrived()
+            assert 0 == harness.runtime.why_awake(room).uncommitted
+            hold.release()
+
+
 async def test_clients_keep_no_room_awake_that_hibernates() -> None:
     async with Harness({"sleeper": Sleeper}) as harness:
         room = harness.parties["sleeper"].get("a")
@@ -180,6 +229,15 @@ async def test_the_figures_of_a_moment_are_of_rooms_events_and_commits() -> None
             "sleeper": PartyStatistics(awake=1, waking=0, hibernating=0, clients=0),
         } == figures.parties
         gate.set()
+
+
+async def test_a_commit_that_is_tried_again_is_asked_for_again() -> None:
+    backend = FaultyBackend(MemoryBackend())
+    async with Harness({"box": Box}, backend=backend) as harness:
+        backend.fail()
+        await harness.parties["box"].get("a").call(put, "k", 1)
+        figures = harness.runtime.statistics()
+        assert (2, 2) == (figures.commits, figures.groups)
 
 
 async def test_what_is_stored_is_counted_by_party() -> None:
