@@ -18,13 +18,14 @@ from typing import Final, final
 
 from typing_extensions import override
 
+from partyroom._committer import are_answers
 from partyroom._core.alarm_life import is_given_up
 from partyroom._core.instants import from_micros
 from partyroom._core.units import Event
 from partyroom._log import about
 from partyroom._native import Loop, current_loop
 from partyroom._services import Probe
-from partyroom.errors import CommitError
+from partyroom.errors import BackendError, CommitError
 from partyroom.observer import AlarmOutcome, CommitInfo, EventInfo, EventKind, Observer
 from partyroom.types import Alarm, AlarmRow, RoomKey
 
@@ -50,10 +51,14 @@ KINDS: Final[Mapping[str, EventKind]] = {
 class Watch(Probe):
     """Looks on for an observer, during one run of a runtime."""
 
-    def __init__(self, observer: Observer, inner: Probe | None, log: Logger) -> None:
+    def __init__(
+        self, observer: Observer, inner: Probe | None, log: Logger, fail: Callable[[BaseException], None]
+    ) -> None:
         self._observer = observer
         self._inner = inner
         self._log = log
+        self._fail = fail
+        """Is told of what is no mistake of the observer: an interrupt."""
         self._begun: set[Event] = set()
         self._has_failed = False
 
@@ -65,6 +70,8 @@ class Watch(Probe):
                 self._has_failed = True
                 text = "the observer failed, which is not told again: %r"
                 self._log.exception(text, self._observer, extra=about())
+        except BaseException as error:  # noqa: BLE001 - the runtime ends, but not here: callers would wait for ever
+            self._fail(error)
 
     # --- what the testing kit decides ----------------------------------------
 
@@ -164,9 +171,7 @@ class Watch(Probe):
         return answers
 
     def _end_commit(self, commit: CommitInfo, answers: Sequence[CommitError | None]) -> None:
-        # Not strict: the committer sees to a backend that breaks its contract.
-        given = zip(commit.rooms, answers, strict=False)
-        self._observer.commit_ended(commit, {room: error for room, error in given if error is not None})
+        self._observer.commit_ended(commit, _errors(commit.rooms, answers))
 
 
 def _info(event: Event) -> EventInfo:
@@ -182,6 +187,17 @@ def _info(event: Event) -> EventInfo:
 def _stored(event: Event) -> Event:
     """Give the event that a sealed one is a part of, for ``sync()``."""
     return event.follows if event.kind == "sync" and event.follows is not None else event
+
+
+def _errors(rooms: Sequence[RoomKey], answers: Sequence[CommitError | None]) -> dict[RoomKey, BaseException]:
+    """Give what a backend has answered by room, as the committer takes it: what is no answer says nothing of any of them."""
+    if not are_answers(answers, len(rooms)):
+        message = f"the backend answered {len(rooms)} commits with {answers!r}"
+        return dict.fromkeys(rooms, BackendError(message))
+    # A room that has slept and woken meanwhile is there twice. What became of its events is the later answer: the earlier
+    # one is of the end of its old claim.
+    given = dict(zip(rooms, answers, strict=True))
+    return {room: error for room, error in given.items() if error is not None}
 
 
 def _outcome(event: Event) -> AlarmOutcome:

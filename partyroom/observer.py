@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
@@ -76,6 +76,7 @@ class CommitInfo:
     """The events that are stored by it, of each room in order. One that called ``sync()`` is there for each part."""
 
 
+@runtime_checkable
 class Observer(Protocol):
     """What looks on at all that happens in a runtime: ``Runtime(..., observer=...)``. To be subclassed; every method has a default.
 
@@ -85,7 +86,8 @@ class Observer(Protocol):
     What begins also ends, in the same task and in the same context, so that a context variable may be set at the
     beginning and *reset* at the end: the code of the room, and what it logs, sees it in between. Events of different rooms
     overlap, those of one room do not, but for one that is nested in another (G1). An observer that raises an ``Exception``
-    breaks nothing: the first is logged. Without an observer nothing of this is called, or costs anything.
+    breaks nothing: the first is logged. Any other error ends the runtime, as one of a room's code would. Without an
+    observer nothing of this is called, or costs anything.
 
     The order for one event: ``event_asked``; ``wake_began``, the event ``on_start``, ``wake_ended`` if the room has to be
     woken; ``event_began``, its handler, ``event_ended``; ``commit_began``, ``commit_ended`` if it has written something.

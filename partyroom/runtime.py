@@ -89,6 +89,7 @@ class Runtime:
         _check_length("idle_timeout", idle_timeout)
         _check_length("close_timeout", close_timeout)
         _check_limits(limits)
+        _check_observer(observer)
         log = logging.getLogger("partyroom")
         _tell_slips(parties, log)
         self._settings = Settings(
@@ -140,13 +141,17 @@ class Runtime:
     async def _start(self) -> None:
         settings, probe = self._settings, self._settings.probe
         if self._observer is not None:
-            probe = Watch(self._observer, probe, settings.log)
+            probe = Watch(self._observer, probe, settings.log, self._fail)
             settings = attrs.evolve(settings, probe=probe)
         loop = current_loop() if probe is None else probe.loop()
         tasks = await create_task_group().__aenter__()
         self._tasks = tasks
         self._engine = Engine(settings, self._parties, loop, tasks)
         self._engine.start()
+
+    def _fail(self, error: BaseException) -> None:
+        assert self._engine is not None
+        self._engine.fail(error)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None, /
@@ -348,6 +353,13 @@ def _check_length(name: str, length: object) -> None:
 def _check_limits(limits: object) -> None:
     if limits is not None and not isinstance(limits, Limits):
         message = f"limits must be Limits(...), not {type(limits).__name__}"
+        raise TypeError(message)
+
+
+def _check_observer(observer: object) -> None:
+    # A class has all that its instances have, and hears of nothing.
+    if observer is not None and (isinstance(observer, type) or not isinstance(observer, Observer)):
+        message = f"observer must be an Observer, such as OpenTelemetryObserver(), not {_kind_of(observer)}"
         raise TypeError(message)
 
 

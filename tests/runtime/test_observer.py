@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
@@ -17,6 +17,8 @@ from typing_extensions import override
 from partyroom import (
     Alarm,
     AlarmOutcome,
+    Commit,
+    CommitError,
     CommitInfo,
     Connection,
     EventInfo,
@@ -31,6 +33,7 @@ from partyroom import (
 )
 from partyroom.backends.memory import MemoryBackend
 from partyroom.testing import FaultyBackend, Harness
+from partyroom.testing.backend_wrapper import BackendWrapper
 from tests.runtime.engine.running import Box, Caller, arrive, nothing, put, until
 from tests.runtime.towers import HOUR, MINUTE, START, Tower, fail
 
@@ -314,6 +317,52 @@ async def test_a_call_of_the_backend_that_fails_is_told_and_so_is_the_next_try(b
         ] == book.lines[5:]
 
 
+@pytest.mark.parametrize("answers", [None, [], [False]])
+async def test_what_a_backend_answers_that_is_no_answer_is_told_as_a_failure_of_its_call(
+    answers: Any, book: Book, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Confused(BackendWrapper):
+        is_confused = True
+
+        @override
+        async def commit(self, commits: Sequence[Commit]) -> Sequence[CommitError | None]:
+            is_confused, self.is_confused = self.is_confused, False
+            return answers if is_confused else await super().commit(commits)
+
+    async with Harness({"box": Box}, backend=Confused(MemoryBackend()), observer=book) as harness:
+        await harness.parties["box"].get("a").call(put, "k", 1)
+        assert [
+            "commits box/a: put",
+            "committed 1 box/a: BackendError",
+            "commits box/a: put",
+            "committed 1",
+        ] == book.lines[5:]
+    assert [] == caplog.records
+
+
+async def test_a_room_that_wakes_before_its_old_claim_has_ended_has_no_error(book: Book) -> None:
+    backend = FaultyBackend(MemoryBackend())
+    async with (
+        Harness({"box": Box}, backend=backend, observer=book) as harness,
+        anyio.create_task_group() as group,
+    ):
+        a, b = harness.parties["box"].get("a"), harness.parties["box"].get("b")
+        await a.call(nothing)
+        with backend.hold() as hold:
+            Caller(group, b.call, put, "k", 1)
+            await hold.arrived()
+            engine = harness.runtime.engine()
+            (sleepy,) = [room for room in engine.all_awake() if room.key == A]
+            assert engine.put_to_sleep(sleepy)
+            caller: Caller[Any] = Caller(group, a.call, put, "k", 1)
+            await until(lambda: "ended box/a put" in book.lines)
+            hold.release()
+        assert not isinstance(await caller.outcome(), Exception)
+    assert ["commits box/a box/a: put", "committed 1"] == [line for line in book.lines if line.startswith("commit")][
+        2:4
+    ]
+
+
 async def test_what_sync_stores_is_of_the_event_that_called_it(book: Book) -> None:
     async def twice(room: Room) -> None:
         await room.ctx.storage.put("k", 1)
@@ -474,6 +523,25 @@ async def test_an_observer_that_raises_breaks_nothing_and_is_logged_once(caplog:
     (record,) = caplog.records
     assert record.exc_info is not None
     assert "LookupError('event_asked')" == repr(record.exc_info[1])
+
+
+@pytest.mark.parametrize("method", ["event_began", "event_ended", "commit_ended"])
+async def test_an_interrupt_in_an_observer_ends_the_runtime_and_leaves_no_caller_waiting(method: str) -> None:
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(*args: object) -> None:
+        raise Interrupt
+
+    observer: Observer = type("Interrupted", (Observer,), {method: interrupt})()
+    async with anyio.create_task_group() as group:
+        runtime = Runtime({"box": Box}, backend=MemoryBackend(), observer=observer)
+        with pytest.raises(Interrupt):
+            async with runtime:
+                caller: Caller[Any] = Caller(group, runtime.parties["box"].get("a").call, put, "k", 1)
+                await anyio.sleep_forever()
+        assert caller.has_ended
+        assert caller.error is None
 
 
 async def test_every_method_of_an_observer_has_a_default() -> None:

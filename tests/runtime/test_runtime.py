@@ -14,7 +14,7 @@ from anyio import to_thread
 from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
-from partyroom import Room, Runtime
+from partyroom import Observer, Room, Runtime
 from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import RuntimeClosedError, RuntimeStateError
 from partyroom.testing import FakeClock, FaultyBackend
@@ -68,6 +68,8 @@ def test_an_option_that_makes_no_sense_is_refused_by_its_name(options: dict[str,
         ({"idle_timeout": 10}, "^idle_timeout must be a timedelta, not int$"),
         ({"close_timeout": 1.5}, "^close_timeout must be a timedelta, not float$"),
         ({"limits": {"mailbox": 1}}, r"^limits must be Limits\(...\), not dict$"),
+        ({"observer": Observer}, r"^observer must be an Observer, such as .*, not the class Observer$"),
+        ({"observer": object()}, r"^observer must be an Observer, such as .*, not object$"),
     ],
 )
 def test_an_option_of_another_kind_is_refused_by_its_name_and_at_once(options: dict[str, Any], message: str) -> None:
