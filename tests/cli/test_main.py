@@ -54,6 +54,14 @@ def test_help_fits_the_terminal_but_for_examples_in_a_narrow_one(
     assert [] == [line for line in told.splitlines() if len(line) > columns]
 
 
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_terminal_that_is_narrower_than_any_word_ends_no_command(
+    columns: int, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert 0 == run("rooms", path, width=columns).code
+
+
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("--help")
