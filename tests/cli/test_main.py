@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from partyroom import __main__
 from partyroom._cli import import_
 from partyroom._cli.dump import RoomContent
 from partyroom._cli.main import PROGRAM, VERBS
-from partyroom._cli.screen import INTERRUPTED
+from partyroom._cli.screen import INTERRUPTED, USUAL_WIDTH
 from partyroom._cli.walk import PAGE
 from partyroom.types import RoomKey
 from tests.cli.command_line import StoredRoom, alarm, make_file, run
@@ -258,6 +259,16 @@ def test_a_table_takes_the_width_that_it_is_given(
     monkeypatch.setenv("COLUMNS", "60")
     lines = shell("rooms", path)[1].decode().splitlines()
     assert (True, "a…") == (len(lines[1]) <= 60, re.findall("a…", lines[1])[0])
+
+
+def test_progress_fits_the_terminal_that_is_watched() -> None:
+    termios = pytest.importorskip("termios")
+    ours, theirs = os.openpty()
+    with os.fdopen(ours), os.fdopen(theirs, "w") as watched:
+        assert USUAL_WIDTH == __main__._columns(watched), "it has not said how wide it is"
+        termios.tcsetwinsize(watched, (20, 40))
+        assert 40 == __main__._columns(watched)
+    assert USUAL_WIDTH == __main__._columns(StringIO())
 
 
 # --- the process -------------------------------------------------------------
