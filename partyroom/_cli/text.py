@@ -2,8 +2,9 @@
 
 Owns how anything looks in a line of text.
 
-Promises that what is shown fits one line, or the lines it has, and harms no terminal: characters that cannot be seen, or that a terminal
-would obey, are written as Python escapes; and that nothing is cut without a sign that it was.
+Promises that what is shown fits one line, or the lines that it has itself, and harms no terminal: characters that
+cannot be seen, or that a terminal would obey, are written as Python escapes; and that nothing is cut without a sign
+that it was.
 
 Must never read a clock.
 """

@@ -261,13 +261,14 @@ def test_a_table_takes_the_width_that_it_is_given(
     assert (True, "a…") == (len(lines[1]) <= 60, re.findall("a…", lines[1])[0])
 
 
-def test_progress_fits_the_terminal_that_is_watched() -> None:
-    termios = pytest.importorskip("termios")
-    ours, theirs = os.openpty()
-    with os.fdopen(ours), os.fdopen(theirs, "w") as watched:
-        assert USUAL_WIDTH == __main__._columns(watched), "it has not said how wide it is"
-        termios.tcsetwinsize(watched, (20, 40))
-        assert 40 == __main__._columns(watched)
+@pytest.mark.parametrize(("told", "columns"), [(40, 40), (0, USUAL_WIDTH)])
+def test_progress_fits_the_terminal_that_is_watched(
+    told: int, columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "err").open("w") as watched:
+        assert USUAL_WIDTH == __main__._columns(watched), "it is no terminal"
+        monkeypatch.setattr(os, "get_terminal_size", lambda _descriptor: os.terminal_size((told, 20)))
+        assert columns == __main__._columns(watched)
     assert USUAL_WIDTH == __main__._columns(StringIO())
 
 
