@@ -17,10 +17,10 @@ from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from random import Random  # noqa: TID251 - here chance comes in
-from typing import Final
+from typing import Final, TextIO
 
 from partyroom._cli.main import main
-from partyroom._cli.screen import Screen
+from partyroom._cli.screen import USUAL_WIDTH, Screen
 from partyroom.clock import SystemClock
 
 SIGPIPE: Final = 141
@@ -61,7 +61,16 @@ def _screen() -> Screen:
         chance=partial(Random().getrandbits, 64),  # noqa: S311 - names of rings, no secrets
         width=shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None,
         is_watched=sys.stderr.isatty(),
+        watched_width=_columns(sys.stderr),
     )
+
+
+def _columns(stream: TextIO) -> int:
+    """Give how wide the terminal of a stream is, also where the output goes elsewhere; the usual width if nobody knows."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
+    except OSError:
+        return USUAL_WIDTH
 
 
 if __name__ == "__main__":

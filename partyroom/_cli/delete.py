@@ -14,7 +14,7 @@ from typing import Final
 
 from partyroom._cli.screen import FOUND, OK, Screen
 from partyroom._cli.stores import backend_option, writer_of
-from partyroom._cli.text import counted
+from partyroom._cli.text import counted, one_line
 from partyroom._cli.verb import STOPPED, Verb, alarm_option, file_option, name_option, on_loop, room_options
 from partyroom._cli.walk import each_entry
 from partyroom._cli.writing import Change, write
@@ -37,13 +37,14 @@ def delete_options(parser: ArgumentParser) -> None:
 async def delete(arguments: Namespace, screen: Screen) -> int:
     """Delete what is named."""
     room = RoomKey(arguments.party, arguments.id)
+    named = one_line(str(room))
     async with writer_of(arguments.file, arguments.backend) as backend:
         change, what = await _change(backend, room, arguments)
         if change is None:
-            screen.remark(f"{room} has no {what}")
+            screen.remark(f"{named} has no {what}")
             return FOUND
         await write(backend, [change])
-    screen.say(f"deleted {what} of {room}")
+    screen.say(f"deleted {what} of {named}")
     return OK
 
 

@@ -59,7 +59,7 @@ def parser() -> ArgumentParser:
         epilog="exit codes: 0 all is well; 1 something wrong was found, or a ring failed; 2 it could not be done",
     )
     # As argparse itself leaves a margin; it would fill the examples too, if it were to fill this.
-    width = min(WIDTH, get_terminal_size().columns - 2)
+    width = max(1, min(WIDTH, get_terminal_size().columns - 2))
     verbs = whole.add_subparsers(metavar="COMMAND", dest="verb", required=True)
     for verb in VERBS:
         each = verbs.add_parser(

@@ -61,7 +61,8 @@ class Progress:
             return f"{self._what}: {self._done:,}"
         part = min(1.0, self._done / self._total)
         bar = "#" * int(part * COLUMNS)
-        return f"{self._what}: [{bar:.<{COLUMNS}}] {part:4.0%}  {self._done:,} of {self._total:,}"
+        whole = f"{self._what}: [{bar:.<{COLUMNS}}] {part:4.0%}  {self._done:,} of {self._total:,}"
+        return whole if len(whole) < self._screen.watched_width else f"{self._what}: {part:.0%}"
 
     def _write(self, text: str) -> None:
         """Write over what was written before, and stay at the beginning of the line."""

@@ -18,7 +18,7 @@ import attrs
 
 from partyroom.protocols import Clock
 
-__all__ = ["FAILED", "FOUND", "INTERRUPTED", "OK", "CommandError", "Screen"]
+__all__ = ["FAILED", "FOUND", "INTERRUPTED", "OK", "USUAL_WIDTH", "CommandError", "Screen"]
 
 OK: Final = 0
 """All is well."""
@@ -28,6 +28,9 @@ FAILED: Final = 2
 """The command could not do its work: it was asked for the impossible, or the file, the disk or a module stood in its way."""
 INTERRUPTED: Final = 130
 """A person pressed Ctrl-C: what a shell gives for it."""
+
+USUAL_WIDTH: Final = 80
+"""How many columns a terminal has that does not say how many."""
 
 
 class CommandError(Exception):
@@ -51,6 +54,8 @@ class Screen:
     """How many columns a table may take; ``None`` if nobody's eyes are meant."""
     is_watched: bool = False
     """Whether somebody sees the error stream as it is written, so that progress is worth showing."""
+    watched_width: int = USUAL_WIDTH
+    """How many columns a line of progress may take: one that the terminal wraps cannot be written over."""
 
     def say(self, text: str = "") -> None:
         """Print one or more lines of the result."""

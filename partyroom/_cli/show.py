@@ -23,7 +23,7 @@ from partyroom._cli.screen import FOUND, OK, Screen
 from partyroom._cli.sights import ALARMS, Sight, sight
 from partyroom._cli.stores import codec_of, codec_option, view_of
 from partyroom._cli.table import Column
-from partyroom._cli.text import counted, cut
+from partyroom._cli.text import counted, cut, lines, one_line
 from partyroom._cli.verb import LOOKS, Verb, file_option, name_option, on_loop, room_options
 from partyroom._cli.walk import each_entry
 from partyroom.backends._file_view import FileView
@@ -68,6 +68,7 @@ def show_options(parser: ArgumentParser) -> None:
 async def show(arguments: Namespace, screen: Screen) -> int:
     """Show a room."""
     room = RoomKey(arguments.party, arguments.id)
+    named = one_line(str(room))
     codec = codec_of(arguments.codec)
     async with view_of(arguments.file) as view:
         if arguments.key is not None:
@@ -77,12 +78,12 @@ async def show(arguments: Namespace, screen: Screen) -> int:
         rows = sorted(await view.room_alarms(room), key=lambda row: (row.due is None, row.due or 0))
         seen = [sight(row, screen.clock.now()) for row in rows]
         if not keys and not seen:
-            screen.remark(f"there is no room {room}")
+            screen.remark(f"there is no room {named}")
             return FOUND
         form = Form(COLUMNS, partial(_cells, codec=codec), _facts)
-        title = f"{room}: {counted(keys, 'key')}, {counted(size, 'byte')}\n"
+        title = f"{named}: {counted(keys, 'key')}, {counted(size, 'byte')}\n"
         await show_list(screen, arguments, _entries(view, room), form, title=title)
-        title = f"{'' if keys else str(room)}\n{counted(len(seen), 'alarm')}\n"
+        title = f"{'' if keys else named}\n{counted(len(seen), 'alarm')}\n"
         alarms = Form(COLUMNS_OF_ALARMS, partial(_alarm_cells, codec=codec), ALARMS.facts)
         await show_list(screen, arguments, _each(seen), alarms, title=title)
     if not arguments.json:
@@ -94,7 +95,7 @@ def _tell_errors(alarms: Sequence[Sight], screen: Screen) -> None:
     """Say what handlers have raised, at full length: in a table it would be cut where it becomes interesting."""
     for each in alarms:
         if each.error is not None:
-            screen.say(f"\n{f'alarm {each.row.name!r}' if each.row.name else 'the alarm'}: {each.error}")
+            screen.say(f"\n{f'alarm {each.row.name!r}' if each.row.name else 'the alarm'}: {lines(each.error)}")
 
 
 async def _entries(view: FileView, room: RoomKey) -> AsyncGenerator[Entry]:
@@ -131,12 +132,12 @@ def _decoded(data: bytes, codec: Codec, written: Callable[[object], str]) -> str
 async def _show_value(view: FileView, room: RoomKey, arguments: Namespace, codec: Codec, screen: Screen) -> int:
     data = (await view.read(room, [arguments.key])).get(arguments.key)
     if data is None:
-        screen.remark(f"{room} has no key {arguments.key!r}")
+        screen.remark(f"{one_line(str(room))} has no key {arguments.key!r}")
         return FOUND
     if arguments.json:
         screen.emit(_facts(Entry(room, arguments.key, data)))
     else:
-        screen.say(_decoded(data, codec, partial(pformat, width=screen.width or PAGE_COLUMNS)))
+        screen.say(lines(_decoded(data, codec, partial(pformat, width=screen.width or PAGE_COLUMNS))))
     return OK
 
 

@@ -2,8 +2,9 @@
 
 Owns how anything looks in a line of text.
 
-Promises that what is shown fits one line and harms no terminal: characters that cannot be seen, or that a terminal
-would obey, are written as Python escapes; and that nothing is cut without a sign that it was.
+Promises that what is shown fits one line, or the lines that it has itself, and harms no terminal: characters that
+cannot be seen, or that a terminal would obey, are written as Python escapes; and that nothing is cut without a sign
+that it was.
 
 Must never read a clock.
 """
@@ -25,6 +26,7 @@ __all__ = [
     "counted",
     "cut",
     "length",
+    "lines",
     "moment",
     "one_line",
     "relative",
@@ -53,6 +55,11 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def lines(text: str) -> str:
+    """Give a text with everything escaped that is no printable character, but for the ends of its lines."""
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 def width(text: str) -> int:

@@ -39,7 +39,7 @@ from partyroom.errors import (
 from partyroom.protocols import StorageBackend
 from partyroom.types import AlarmCursor, AlarmRow, Commit, KeyRange, RoomKey
 
-__all__ = ["FileFacts", "FileView"]
+__all__ = ["FileFacts", "FileView", "OpenedFile"]
 
 STEP: Final = 100_000
 """After how many of SQLite's own instructions, about a millisecond of them, a long look may say how it goes."""
@@ -88,7 +88,7 @@ class FileView(StorageBackend):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         # Without links: what SQLite keeps beside a file is beside the file itself.
         self._path = Path(path).resolve()
-        self._opened: _Opened | None = None
+        self._opened: OpenedFile | None = None
 
     @override
     def __repr__(self) -> str:
@@ -96,7 +96,13 @@ class FileView(StorageBackend):
 
     @override
     async def __aenter__(self) -> Self:
-        self._opened = _Opened(self._path)
+        opened = OpenedFile(self._path)
+        if opened.version != VERSION:
+            opened.close()
+            raise BackendVersionError(
+                f"{self._path}: the file has version {opened.version}, this library looks at {VERSION}"
+            )
+        self._opened = opened
         return self
 
     @override
@@ -240,7 +246,7 @@ class FileView(StorageBackend):
         with faults_of(str(self._path)), closing(self._open().connection.execute(statement, values)) as cursor:
             return cursor.fetchall()
 
-    def _open(self) -> _Opened:
+    def _open(self) -> OpenedFile:
         if self._opened is None:
             raise BackendClosedError(f"{self._path} is not open: use the FileView inside its `async with`")
         return self._opened
@@ -250,8 +256,8 @@ class FileView(StorageBackend):
 
 
 @final
-class _Opened:
-    """One opening of a file."""
+class OpenedFile:
+    """One opening of a file of ours, of whatever version, in one read transaction that neither makes nor moves a log."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -267,25 +273,25 @@ class _Opened:
             )
             try:
                 self.connection.execute("BEGIN")
-                _check(self.connection, path)
+                self.version = _version(self.connection, path)
             except BaseException:
                 self.connection.close()
                 raise
 
     def close(self) -> None:
+        """End it; raises :class:`BackendError` if what was read is of no one moment."""
         self.connection.close()
         if self._resting is not None and self._resting != _stamp(self._path):
             raise BackendError(f"{self._path} was written to while it was looked at; look again")
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Begin to read, and refuse what is no file of ours, or one of another version."""
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """Begin to read, and refuse what is no file of ours; give the version of its tables."""
     ((mark,),) = connection.execute("PRAGMA application_id").fetchall()
     ((version,),) = connection.execute("PRAGMA user_version").fetchall()
     if mark != APPLICATION_ID:
         raise BackendCorruptError(f"{path}: the file is no database of this library")
-    if version != VERSION:
-        raise BackendVersionError(f"{path}: the file has version {version}, this library looks at {VERSION}")
+    return int(version)
 
 
 def _within(column: str, keys: KeyRange) -> tuple[str, tuple[str, ...], str]:

@@ -4,7 +4,7 @@ Owns how a backup is written.
 
 Promises that a copy shows one state between two commits, that it stands under
 its name only when it is complete and durable, and that nothing which stood
-there before is touched.
+there before is touched, nor the file that is copied, nor its log.
 
 Must never hold up a commit.
 """
@@ -18,9 +18,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from partyroom.backends._file_view import OpenedFile
 from partyroom.backends._new_file import new_file
 from partyroom.backends._sqlite_faults import faults_of
-from partyroom.backends._sqlite_schema import open_reader
 from partyroom.errors import BackendError
 
 __all__ = ["write_backup"]
@@ -48,9 +48,10 @@ def write_backup(path: str, target: Path, told: Told | None = None) -> None:
 
 
 def _copy(path: str, unfinished: Path, told: Told | None) -> None:
-    with faults_of(path), closing(open_reader(path)) as source:
-        # One state for the whole copy: without this, every commit would have it begin again.
-        source.execute("BEGIN")
-        source.execute("SELECT count(*) FROM meta").fetchone()
-        with faults_of(str(unfinished)), closing(sqlite3.connect(unfinished, isolation_level=None)) as copy:
-            source.backup(copy, pages=STEP_PAGES, progress=told)
+    # Its read transaction is one state for the whole copy: without that, every commit would have it begin again.
+    with (
+        closing(OpenedFile(Path(path).resolve())) as source,
+        faults_of(str(unfinished)),
+        closing(sqlite3.connect(unfinished, isolation_level=None)) as copy,
+    ):
+        source.connection.backup(copy, pages=STEP_PAGES, progress=told)

@@ -459,6 +459,51 @@ async def test_a_backup_that_fails_leaves_nothing_behind(tmp_path: Path) -> None
         await store(backend, k=b"w")
 
 
+async def test_a_backup_of_a_file_at_rest_makes_nothing_beside_it(tmp_path: Path) -> None:
+    async with FileBackend(tmp_path / "rooms.db") as backend:
+        await store(backend, k=b"v")
+    seen: list[list[str]] = []
+    (tmp_path / "elsewhere").mkdir()
+    before = names_in(tmp_path)
+    write_backup(
+        str(tmp_path / "rooms.db"), tmp_path / "elsewhere" / "backup.db", lambda *_: seen.append(names_in(tmp_path))
+    )
+    assert [before] == seen
+    async with FileBackend(tmp_path / "elsewhere" / "backup.db") as copy:
+        assert {"k": b"v"} == await copy.read(A, ["k"])
+
+
+async def test_a_backup_leaves_a_dead_process_s_log_as_it_is(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    left.mkdir()
+    async with FileBackend(tmp_path / "rooms.db") as backend:
+        await store(backend, k=b"v")
+        before = {name: (tmp_path / name).read_bytes() for name in ("rooms.db", "rooms.db-wal")}
+    for name, content in before.items():
+        (left / name).write_bytes(content)
+    write_backup(str(left / "rooms.db"), tmp_path / "backup.db")
+    assert before == {name: (left / name).read_bytes() for name in before}
+    async with FileBackend(tmp_path / "backup.db") as copy:
+        assert {"k": b"v"} == await copy.read(A, ["k"])
+
+
+async def test_a_file_of_another_version_can_be_backed_up(tmp_path: Path) -> None:
+    async with FileBackend(tmp_path / "rooms.db"):
+        pass
+    with closing(sqlite3.connect(tmp_path / "rooms.db")) as file:
+        file.execute(f"PRAGMA user_version = {VERSION + 1}")
+    write_backup(str(tmp_path / "rooms.db"), tmp_path / "backup.db")
+    with closing(sqlite3.connect(tmp_path / "backup.db")) as copy:
+        assert (VERSION + 1,) == copy.execute("PRAGMA user_version").fetchone()
+
+
+async def test_what_is_no_file_of_this_library_is_not_backed_up(tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(BackendError, match=r"empty.db: the file is no database of this library"):
+        write_backup(str(tmp_path / "empty.db"), tmp_path / "backup.db")
+    assert ["empty.db"] == names_in(tmp_path)
+
+
 @pytest.mark.parametrize("log", ["-wal", "-journal"])
 async def test_a_backup_is_not_laid_beside_the_log_of_a_file_that_is_gone(tmp_path: Path, log: str) -> None:
     (tmp_path / f"backup.db{log}").write_bytes(b"")

@@ -282,6 +282,22 @@ def test_a_value_is_decoded_by_the_programs_own_codec(cards: Path) -> None:
     assert "Card(suit='hearts')" == shown
 
 
+def test_nothing_that_is_stored_can_command_the_terminal(tmp_path: Path) -> None:
+    red = "\x1b[31m"
+    room = RoomKey(red, "\u202eroom")
+    errors = alarm(room, None, failed=True, error=f"ValueError: {red}\nand more")
+    path = make_file(tmp_path / "rooms.db", StoredRoom(room, {"text": red, "raw": red.encode() + b"\nmore"}, [errors]))
+    asked = [run("show", path, *room, *more) for more in ([], ["--key", "raw"], ["--key", "none"])]
+    asked += [run(verb, path, red, "none") for verb in ("show", "delete")]
+    asked += [run("delete", path, *room)]
+    told = [*(each.out for each in asked), *(each.err for each in asked)]
+    assert [] == [text for text in told if not all(line.isprintable() for line in text.split("\n"))]
+    assert asked[0].out.endswith("\nthe alarm: ValueError: \\x1b[31m\nand more\n"), (
+        "in lines of its own, as it was raised"
+    )
+    assert asked[1].out.startswith("\\x1b[31m\nmore (these bytes are no JSON")
+
+
 # --- check -------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from partyroom import __main__
 from partyroom._cli import import_
 from partyroom._cli.dump import RoomContent
 from partyroom._cli.main import PROGRAM, VERBS
-from partyroom._cli.screen import INTERRUPTED
+from partyroom._cli.screen import INTERRUPTED, USUAL_WIDTH
 from partyroom._cli.walk import PAGE
 from partyroom.types import RoomKey
 from tests.cli.command_line import StoredRoom, alarm, make_file, run
@@ -52,6 +53,14 @@ def test_help_fits_the_terminal_but_for_examples_in_a_narrow_one(
         run(name, "--help")
     told = capsys.readouterr().out.partition("example:" if columns < 80 else "nothing")[0]
     assert [] == [line for line in told.splitlines() if len(line) > columns]
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_terminal_that_is_narrower_than_any_word_ends_no_command(
+    columns: int, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert 0 == run("rooms", path, width=columns).code
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,6 +259,17 @@ def test_a_table_takes_the_width_that_it_is_given(
     monkeypatch.setenv("COLUMNS", "60")
     lines = shell("rooms", path)[1].decode().splitlines()
     assert (True, "a…") == (len(lines[1]) <= 60, re.findall("a…", lines[1])[0])
+
+
+@pytest.mark.parametrize(("told", "columns"), [(40, 40), (0, USUAL_WIDTH)])
+def test_progress_fits_the_terminal_that_is_watched(
+    told: int, columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "err").open("w") as watched:
+        assert USUAL_WIDTH == __main__._columns(watched), "it is no terminal"
+        monkeypatch.setattr(os, "get_terminal_size", lambda _descriptor: os.terminal_size((told, 20)))
+        assert columns == __main__._columns(watched)
+    assert USUAL_WIDTH == __main__._columns(StringIO())
 
 
 # --- the process -------------------------------------------------------------

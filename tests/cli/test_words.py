@@ -180,10 +180,10 @@ def test_a_table_fits_whatever_stands_in_it(rows: list[tuple[str, str, str]], sp
 # --- progress ----------------------------------------------------------------
 
 
-def screen(*, is_watched: bool) -> tuple[Screen, StringIO]:
-    err = StringIO()
-    still = StillClock()
-    return Screen(out=StringIO(), err=err, input=StringIO(), clock=still, chance=int, is_watched=is_watched), err
+def screen(*, is_watched: bool, columns: int = 80) -> tuple[Screen, StringIO]:
+    out, err, still = StringIO(), StringIO(), StillClock()
+    found = Screen(out=out, err=err, input=out, clock=still, chance=int, is_watched=is_watched, watched_width=columns)
+    return found, err
 
 
 def test_progress_is_shown_and_gone_at_the_end() -> None:
@@ -204,6 +204,16 @@ def test_progress_of_what_nobody_knows_the_end_of_is_a_count() -> None:
         assert "\rreading: 1,234\r" == err.getvalue()
         progress.set(2, 4)
         assert err.getvalue().endswith("50%  2 of 4\r")
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"), [(50, "reading: [######..................]  25%  1 of 4"), (48, "reading: 25%")]
+)
+def test_progress_stays_on_one_line_of_a_narrow_terminal(columns: int, shown: str) -> None:
+    watched, err = screen(is_watched=True, columns=columns)
+    with Progress(watched, "reading", 4) as progress:
+        progress.step()
+        assert f"\r{shown}\r" == err.getvalue()
 
 
 def test_a_total_that_was_too_low_does_not_overflow() -> None:
