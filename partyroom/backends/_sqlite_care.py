@@ -5,8 +5,8 @@ cleared rooms are swept away, free space is given back, the log is given space
 ahead, and moved into the file before it grows large.
 
 Promises that a piece takes about a millisecond, which is all that a group may
-have to wait for; that a crash in the middle leaves only more to do; and that
-the log stays bounded under any load.
+have to wait for; that a crash in the middle leaves only more to do; that the
+log stays bounded under any load, and is never moved by two at once.
 
 Must never change what a reader sees.
 """
@@ -20,7 +20,7 @@ from typing import Final, final
 
 from partyroom.backends._sqlite_faults import FAULTS, faults_of
 from partyroom.backends._sqlite_log import LogSpace
-from partyroom.backends._sqlite_schema import Durability, connect, wait_for_disk
+from partyroom.backends._sqlite_schema import VERSION, Durability, connect, wait_for_disk
 from partyroom.errors import BackendError
 
 __all__ = ["FileCare"]
@@ -55,6 +55,7 @@ _SWEEP: Final = f"""
     DELETE FROM rooms WHERE number IN ({_CLEARED}) AND NOT EXISTS (SELECT 1 FROM entries WHERE room = number);
 """  # noqa: S608 - constants only
 _VACUUM: Final = f"PRAGMA incremental_vacuum({VACUUM_PAGES})"
+_NO_NEWS: Final = f"PRAGMA user_version = {VERSION}"
 
 
 @final
@@ -65,7 +66,7 @@ class FileCare:
         self._connection = connection
         self._path = path
         self._durability: Durability = durability
-        connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        self._let_writer_move(LOG_PAGES)
         connection.execute(f"PRAGMA journal_size_limit = {2 * LOG_BYTES}")
         self._written = 0
         """How many bytes the log may have grown by since it was moved."""
@@ -98,7 +99,7 @@ class FileCare:
 
     def end(self) -> None:
         """Let go of the file."""
-        if self._mover is not None:
+        if self._mover is not None and self._mover.is_alive():
             self._mover.join()
 
     def _sweep(self) -> bool:
@@ -139,14 +140,28 @@ class FileCare:
         What was written while it was moved keeps the log from beginning anew: that is left to the writer, who does it
         by itself from a size on, and finds little to do then.
         """
-        if self._written < LOG_BYTES or (self._mover is not None and self._mover.is_alive()):
+        if self._mover is not None:
+            if self._mover.is_alive():
+                return
+            self._mover = None
+            self._let_writer_move(LOG_PAGES)
+        if self._written < LOG_BYTES:
             return
         self._written = 0
-        mover = Thread(target=_move_log, args=(self._path, self._durability), name="partyroom-log", daemon=True)
+        # Not alive until it has started: whatever fails before, the next piece gives the log back to the writer.
+        self._mover = Thread(target=_move_log, args=(self._path, self._durability), name="partyroom-log", daemon=True)
+        # A move that begins where all was moved already, just as a commit begins the log anew, loses that commit, in
+        # SQLite up to 3.51.2 (https://sqlite.org/wal.html#walresetbug). So the writer moves nothing from here on, and
+        # there is something to move, be it a page of no news.
+        self._let_writer_move(0)
+        self._run_lazily(_NO_NEWS)
         # Where no thread is to be had, it is left to the writer altogether.
         with suppress(RuntimeError):
-            mover.start()
-            self._mover = mover
+            self._mover.start()
+
+    def _let_writer_move(self, pages: int) -> None:
+        """Have the writer move the log itself, in a commit that leaves so many pages of it; with 0 never."""
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
 
 
 def _move_log(path: str, durability: Durability) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 import threading
 from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -184,6 +186,57 @@ def taking_care(path: Path) -> Generator[tuple[FileCare, sqlite3.Connection]]:
         care = FileCare(connection, str(path), "full")
         yield care, connection
         care.end()
+
+
+def backfilled(path: Path) -> tuple[int, int]:
+    """Give how many pages of the log were moved, and how many there are, as SQLite's shared memory has it."""
+    # https://sqlite.org/walformat.html#the_wal_index_header: mxFrame and nBackfill.
+    shared = Path(f"{path}-shm").read_bytes()
+    ((pages,), (moved,)) = struct.unpack_from("=I", shared, 16), struct.unpack_from("=I", shared, 96)
+    return moved, pages
+
+
+def write_pages(connection: sqlite3.Connection, care: FileCare, pages: int) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('much', ?)", (bytes(4096 * pages),))
+    care.note(rows=1, size=4096 * pages)
+
+
+def test_what_was_moved_is_never_moved_beside_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # SQLite up to 3.51.2 loses commits where that meets a commit which begins the log anew.
+    path, seen = tmp_path / "rooms.db", list[tuple[int, int]]()
+    begun, go_on = threading.Event(), threading.Event()
+    move = _sqlite_care._move_log
+
+    def move_later(*arguments: Any) -> None:
+        seen.append(backfilled(path))
+        begun.set()
+        assert go_on.wait(10)
+        seen.append(backfilled(path))
+        move(*arguments)
+
+    monkeypatch.setattr(_sqlite_care, "_move_log", move_later)
+    monkeypatch.setattr(_sqlite_care, "LOG_BYTES", 400_000)
+    monkeypatch.setattr(_sqlite_care, "LOG_PAGES", 50)
+    with taking_care(path) as (care, connection):
+        write_pages(connection, care, 100)
+        moved, pages = backfilled(path)
+        assert moved == pages > 100
+        assert not care.piece()
+        assert begun.wait(10)
+        # While another is to move it, the writer does not, and begins nothing anew.
+        write_pages(connection, care, 100)
+        assert not care.piece()
+        go_on.set()
+        care.end()
+        assert 2 == len(seen)
+        assert all(moved < pages for moved, pages in seen)
+        assert seen[0][1] + 100 <= seen[1][1]
+        # From here on it is the writer's again, until as much was written once more.
+        monkeypatch.setattr(_sqlite_care, "LOG_BYTES", 10_000_000)
+        assert not care.piece()
+        write_pages(connection, care, 100)
+        moved, pages = backfilled(path)
+        assert moved == pages
 
 
 def test_where_no_thread_is_to_be_had_the_log_is_left_to_the_writer(
