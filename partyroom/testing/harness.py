@@ -181,7 +181,7 @@ class Harness:
     def kill(self, why: str) -> None:
         """Kill the runtime at once, wherever this is called; nothing can be done with it until :meth:`revive`."""
         self._probe.look_away()
-        self._held.engine().crash(RuntimeCrashedError(f"the runtime crashed: {why}"))
+        self._held.engine_here().crash(RuntimeCrashedError(f"the runtime crashed: {why}"))
 
     # --- time ----------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class Harness:
 
     async def settle(self) -> None:
         """Wait until nothing is in flight; time stands still. See :meth:`FakeClock.settle`."""
-        self._held.engine()
+        self._held.engine_here()
         await self.clock.settle()
         self._held.engine()
 
@@ -241,7 +241,7 @@ class Harness:
 
     def auto(self, *, limit: timedelta = timedelta(days=366)) -> AbstractAsyncContextManager[None]:
         """Let time pass by itself while the test waits for a room; see :meth:`FakeClock.auto`."""
-        self._held.engine()
+        self._held.engine_here()
         return self.clock.auto(limit=limit)
 
     async def ring_due(self, limit: int | None = None) -> RingReport:

@@ -516,6 +516,18 @@ async def test_a_harness_is_entered_once_at_a_time_and_used_inside_only() -> Non
     await harness.abandon()
 
 
+async def test_code_of_another_loop_is_told_that_it_is_not_the_harness() -> None:
+    async def wait_by_itself() -> None:
+        async with harness.auto():
+            pass
+
+    async with Harness({"draft": Draft}) as harness:
+        for use in (harness.settle, harness.run_due, harness.crash, harness.restart, wait_by_itself):
+            with pytest.raises(RuntimeStateError, match="this harness was opened in another event loop or thread"):
+                await anyio.to_thread.run_sync(anyio.run, use)
+        await harness.settle()
+
+
 async def test_a_backend_that_does_not_open_is_told_as_it_is() -> None:
     class Unopenable(BackendWrapper):
         async def around(self, call: Any, proceed: Any, /, *args: Any, **kwargs: Any) -> Any:
