@@ -248,7 +248,8 @@ class AlarmScheduler(Protocol):
     many may be waking at once may be bounded.
 
     *On and on.* A read that raises is tried again later. ``run`` ends by being cancelled and in no other way, soon,
-    wherever it waits; from then on nobody is woken. It may be called again, and begins anew with what is stored.
+    wherever it waits; from then on nobody is woken, and no task of it is left. It may be called again, and begins anew
+    with what is stored.
 
     ``partyroom.testing`` ships ``AlarmSchedulerContract``, which judges an implementation.
     """
