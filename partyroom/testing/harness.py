@@ -174,7 +174,9 @@ class Harness:
 
     async def revive(self) -> None:
         """Start the runtime again, on what was durable, after :meth:`kill`."""
-        await self._held.end()
+        # Whoever was cancelled while they saw to its end may have left nothing to be ended.
+        if self.is_open:
+            await self._held.end()
         await self._begin()
         await self.settle()
 
