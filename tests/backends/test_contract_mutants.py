@@ -532,13 +532,13 @@ class KeepsItsLockOnceCancelled(Wrong):
     locked = False
 
     @override
-    async def read(self, room: RoomKey, keys: Collection[str], /) -> Mapping[str, bytes]:
+    async def scan(self, room: RoomKey, keys: KeyRange, limit: int, /) -> Sequence[tuple[str, bytes]]:
         while self.locked:
             await checkpoint()
         self.locked = True
         await checkpoint()
         self.locked = False
-        return await super().read(room, keys)
+        return await super().scan(room, keys, limit)
 
 
 @breaks("bytes_are_kept_exactly")

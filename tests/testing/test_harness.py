@@ -518,8 +518,7 @@ async def test_a_harness_is_entered_once_at_a_time_and_used_inside_only() -> Non
 
 async def test_code_of_another_loop_is_told_that_it_is_not_the_harness() -> None:
     async def wait_by_itself() -> None:
-        async with harness.auto():
-            pass
+        harness.auto()
 
     async with Harness({"draft": Draft}) as harness:
         for use in (harness.settle, harness.run_due, harness.crash, harness.restart, wait_by_itself):
