@@ -347,6 +347,16 @@ async def test_a_crash_after_an_answer_within_a_group_answers_only_those_that_ar
         assert [None] == list(await backend.commit(group[2:]))
 
 
+async def test_a_crash_after_an_answer_waits_for_a_runtime_that_can_be_killed() -> None:
+    killed, restarts = Killed(), iter([True, True, False])
+    backend = CrashingBackend(MemoryBackend(), lambda _commit: None, nth=1, moment="answered")
+    backend.kill, backend.may_kill = killed, lambda: not next(restarts)
+    async with backend:
+        await backend.commit([commit("a")._replace(fence=await backend.claim(RoomKey("p", "a")))])
+        await backend.killed.wait()
+    assert (1, []) == (killed.times, list(restarts))
+
+
 async def test_a_commit_that_stores_nothing_is_not_counted() -> None:
     backend = CrashingBackend(MemoryBackend(), lambda _commit: None, nth=1)
     async with backend:

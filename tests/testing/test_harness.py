@@ -303,6 +303,18 @@ async def test_an_alarm_survives_a_crash_and_rings_late_if_time_passed_meanwhile
 # --- looking -----------------------------------------------------------------
 
 
+async def test_a_restart_after_a_crash_that_was_cancelled_is_done_again() -> None:
+    async with Harness(PARTIES) as harness:
+        harness.kill("the lights went out")
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await harness.revive()
+        while harness.is_open:
+            await anyio.lowlevel.checkpoint()
+        await harness.revive()
+        assert 1 == await harness.parties["counter"].get("a").call(Counter.increment)
+
+
 async def test_assert_idle_names_what_is_not() -> None:
     async with Harness(PARTIES) as harness:
         harness.assert_idle()
