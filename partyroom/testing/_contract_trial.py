@@ -5,7 +5,8 @@ in it, and the comparison of what was expected with what was seen.
 
 Promises that whatever a store does wrong, an unexpected exception and a call
 that never returns included, ends as a :class:`BrokenContractError` that names
-the clause, and that the store is left whatever happens.
+the clause, and that the store is left whatever happens; but for a call that cannot
+be cancelled.
 
 Must never know the clauses.
 """
