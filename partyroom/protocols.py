@@ -150,7 +150,7 @@ class StorageBackend(Protocol):
     An async context manager that may be entered again after it was left, and then shows what was durable. All methods
     are called from one event loop, several at once; reads may overlap a running ``commit``, and each shows a state
     between two commits. The runtime has at most one ``commit`` outstanding, so whatever waits meanwhile comes as one
-    group.
+    group. Any call may be cancelled: a commit is then stored whole or not at all, and the store goes on.
 
     Errors are :class:`BackendError` or a subclass of it, whose message says what happened to which file; the backend
     must be usable again as soon as the fault is gone. Not open: :class:`BackendClosedError`. ``partyroom.testing``
@@ -248,7 +248,8 @@ class AlarmScheduler(Protocol):
     many may be waking at once may be bounded.
 
     *On and on.* A read that raises is tried again later. ``run`` ends by being cancelled and in no other way, soon,
-    wherever it waits; from then on nobody is woken. It may be called again, and begins anew with what is stored.
+    wherever it waits; from then on nobody is woken, and no task of it is left. It may be called again, and begins anew
+    with what is stored.
 
     ``partyroom.testing`` ships ``AlarmSchedulerContract``, which judges an implementation.
     """

@@ -9,11 +9,11 @@ Must never rely on how a store groups what it is given.
 
 from __future__ import annotations
 
-from anyio import CancelScope, create_task_group
+from functools import partial
 
 from partyroom.errors import BackendError, CommitError, FencedError
 from partyroom.testing._contract_case import ODD_ROOMS, ROUNDS, A, B, Contract, alarm, case, rows
-from partyroom.testing._contract_trial import ALL, EVERYTHING, Trial, checkpoints
+from partyroom.testing._contract_trial import ALL, EVERYTHING, Trial, cancelled_after
 from partyroom.types import Commit, RoomKey
 
 __all__ = ["CommitCases"]
@@ -45,7 +45,8 @@ class CommitCases(Contract):
         new = dict.fromkeys("abcdef", b"new")
         for turn in range(ROUNDS):
             await trial.write(A, old, rows(A, ring=1))
-            await _cancelled_after(turn, trial, await trial.commit_of(A, new, rows(A, ring=2)))
+            commit = await trial.commit_of(A, new, rows(A, ring=2))
+            await cancelled_after(turn, partial(trial.backend.commit, [commit]))
             # Whoever has claimed the room finds no commit of an earlier claim on its way any more.
             await trial.claim(A)
             values, alarms = await trial.values(A), list(await trial.backend.room_alarms(A))
@@ -209,20 +210,6 @@ class CommitCases(Contract):
         trial.expect("reading after it", new if stored else old, (values, alarms))
         await trial.write(A, {"a": b"again"}, rows(A, ring=3))
         await trial.expect_room("after the next commit", A, {**values, "a": b"again"}, rows(A, ring=3))
-
-
-async def _cancelled_after(turns: int, trial: Trial, commit: Commit) -> None:
-    """Begin a commit, and cancel it after so many turns, unless it has ended by then."""
-    scope = CancelScope()
-
-    async def write() -> None:
-        with scope:
-            await trial.backend.commit([commit])
-
-    async with create_task_group() as group:
-        group.start_soon(write)
-        await checkpoints(turns)
-        scope.cancel()
 
 
 async def _outcome(trial: Trial, commit: Commit) -> BackendError | None:

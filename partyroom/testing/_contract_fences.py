@@ -10,6 +10,7 @@ Must never rely on how large a fence is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 from partyroom.errors import CommitError, FencedError
@@ -80,7 +81,8 @@ class FenceCases(Contract):
         await trial.expect_room("after it", A, {"k": b"last"}, rows(A, ring=1))
         await trial.claim(B)
         await trial.store([Commit(B, await trial.claim(B), {}, {}, release=True)], "a release that writes nothing")
-        await _expect_refused(trial, await trial.commit_of(B, {"k": b"late"}), "after a release that wrote nothing")
+        late = await trial.commit_of(B, {"k": b"late"})
+        await _expect_refused(trial, late, "the released fence, after a release that wrote nothing")
 
     @case
     async def test_a_refused_release_ends_nothing(self, trial: Trial) -> None:
@@ -99,6 +101,23 @@ class FenceCases(Contract):
         commits = [await trial.commit_of(room, {"k": b"1"}) for room in ODD_ROOMS]
         await trial.store([await trial.commit_of(RoomKey("party", "gone"), release=True)], "releasing another room")
         await trial.store(commits, "committing to rooms that were claimed before it")
+
+    @case
+    async def test_claims_at_the_same_time(self, trial: Trial) -> None:
+        """Rooms may be claimed at the same time, also while another is committed to and released: each claim counts."""
+        for turn in range(ROUNDS):
+            release = await trial.commit_of(A, {"k": b"1"}, release=True)
+
+            async def claim(room: RoomKey, turn: int = turn) -> None:
+                await checkpoints(turn)
+                await trial.claim(room)
+
+            rooms = [room for room in ODD_ROOMS if room != A]
+            releasing = partial(trial.store, [release], "releasing a room while others are claimed")
+            await together(releasing, *(partial(claim, room) for room in rooms))
+            commits = [await trial.commit_of(room, {"k": b"1"}) for room in rooms]
+            await trial.store(commits, "committing to rooms that were claimed at the same time")
+            await trial.claim(A)
 
     @case
     async def test_claims_end_when_it_is_left(self, trial: Trial) -> None:

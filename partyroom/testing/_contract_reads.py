@@ -9,12 +9,12 @@ Must never rely on a store's own order of equal things.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from partyroom.testing._contract_case import ODD_TEXTS, A, B, Contract, case, rows
-from partyroom.testing._contract_trial import ALL, EVERYTHING, Trial, checkpoints, together
+from partyroom.testing._contract_case import ODD_TEXTS, ROUNDS, A, B, Contract, case, rows
+from partyroom.testing._contract_trial import ALL, EVERYTHING, Trial, cancelled_after, checkpoints, together
 from partyroom.types import AlarmRow, KeyRange, RoomKey
 
 __all__ = ["ReadCases"]
@@ -37,6 +37,31 @@ ODD_BYTES: Final = (
 
 class ReadCases(Contract):
     """What reads show: what was put, exactly, in order, as of one commit."""
+
+    @case
+    async def test_what_comes_back(self, trial: Trial) -> None:
+        """All that comes back can be counted and looked into: a mapping, else sequences; rows are AlarmRow with a RoomKey."""
+        await trial.write(A, {"k": b"1"}, rows(A, due=1, parked=None))
+        backend = trial.backend
+        read = await backend.read(A, ["k"])
+        trial.expect("reading: whether it gives a mapping", "a mapping", _kind(read, Mapping, "a mapping"))
+        listings: dict[str, Sequence[AlarmRow]] = {
+            "room_alarms": await backend.room_alarms(A),
+            "due_alarms": await backend.due_alarms(None, None, ALL),
+            "parked_alarms": await backend.parked_alarms("party", None, ALL),
+        }
+        answers = {
+            "commit": await backend.commit([await trial.commit_of(A)]),
+            "scan": await backend.scan(A, EVERYTHING, ALL),
+            "rooms": await backend.rooms("party", EVERYTHING, ALL),
+            **listings,
+        }
+        for call, found in answers.items():
+            kind = _kind(found, Sequence, "a sequence")
+            trial.expect(f"{call}: whether it gives a sequence, such as a list", "a sequence", kind)
+        for call, found in listings.items():
+            kinds = {(type(row).__name__, type(row.room).__name__) for row in found}
+            trial.expect(f"{call}: the types of rows and of their rooms", {("AlarmRow", "RoomKey")}, kinds)
 
     @case
     async def test_bytes_are_kept_exactly(self, trial: Trial) -> None:
@@ -194,3 +219,32 @@ class ReadCases(Contract):
             return dict(await trial.backend.read(A, keys))
 
         await together(write, partial(read, look_up, "reading"), partial(read, partial(trial.values, A), "scanning"))
+
+    @case
+    async def test_reads_that_are_cancelled(self, trial: Trial) -> None:
+        """A read or a claim that is cancelled changes nothing that is stored, and the store goes on."""
+        values = dict.fromkeys("abc", b"1")
+        await trial.write(A, values, rows(A, ring=1, parked=None))
+        backend = trial.backend
+        calls: tuple[Callable[[], Awaitable[object]], ...] = (
+            partial(backend.read, A, "abc"),
+            partial(backend.scan, A, EVERYTHING, ALL),
+            partial(backend.room_alarms, A),
+            partial(backend.due_alarms, None, None, ALL),
+            partial(backend.parked_alarms, "party", None, ALL),
+            partial(backend.rooms, "party", EVERYTHING, ALL),
+            partial(backend.claim, A),
+        )
+        for turn in range(ROUNDS):
+            for call in calls:
+                await cancelled_after(turn, call)
+                await trial.expect_room(
+                    f"after a call that was cancelled at its turn {turn}", A, values, rows(A, ring=1, parked=None)
+                )
+            await trial.claim(A)
+            await trial.write(A, {"a": b"1"})
+
+
+def _kind(found: object, kind: type, name: str) -> str:
+    """Say whether something is of a kind."""
+    return name if isinstance(found, kind) else f"of type {type(found).__name__}"

@@ -6,7 +6,8 @@ makes a finding of whatever goes wrong.
 
 Promises that each case runs on each loop that is installed, and that whatever
 goes wrong, an unexpected exception and a call that never returns included, ends
-as a :class:`~partyroom.errors.BrokenContractError` that names the clause.
+as a :class:`~partyroom.errors.BrokenContractError` that names the clause; but for
+a call that cannot be cancelled either, which only whoever runs the suite can end.
 
 Must never know what is judged.
 """
@@ -55,7 +56,8 @@ class Suite(ABC):
     loops: Sequence[str] = ("asyncio", "trio")
     """The event loops to run on; one that is not installed is left out."""
     patience: float = 30.0
-    """After how many seconds of real time a case that has not ended is taken for one that hangs."""
+    """After how many seconds of real time a case that has not ended is taken for one that hangs. One that waits where it
+    cannot be cancelled, in a shield or in blocking code, hangs the run: a time-out of the runner's (pytest-timeout) ends it."""
 
     def judge(self, name: str, clause: str | None, case: Callable[[Any], Awaitable[None]]) -> None:
         """Run a case on each loop; raise what it found wrong."""

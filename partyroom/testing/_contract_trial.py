@@ -5,7 +5,8 @@ in it, and the comparison of what was expected with what was seen.
 
 Promises that whatever a store does wrong, an unexpected exception and a call
 that never returns included, ends as a :class:`BrokenContractError` that names
-the clause, and that the store is left whatever happens.
+the clause, and that the store is left whatever happens; but for a call that cannot
+be cancelled.
 
 Must never know the clauses.
 """
@@ -15,15 +16,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol, final
 
-from anyio import create_task_group
+from anyio import CancelScope, create_task_group
 from anyio.lowlevel import checkpoint
+from typing_extensions import get_protocol_members
 
-from partyroom.errors import BrokenContractError, CommitError
+from partyroom.errors import BrokenContractError, CommitError, FencedError
 from partyroom.protocols import StorageBackend
 from partyroom.testing._contract_suite import found_by, shown, shown_apart, shown_error
 from partyroom.types import AlarmRow, Commit, KeyRange, RoomKey
 
-__all__ = ["ALL", "EVERYTHING", "Hooks", "Trial", "checkpoints", "judged", "together"]
+__all__ = ["ALL", "EVERYTHING", "Hooks", "Trial", "cancelled_after", "checkpoints", "judged", "together"]
 
 ALL: Final = 2**31 - 1
 """A limit above everything that a case stores."""
@@ -126,8 +128,16 @@ class Trial:
         self.expect(f"{when}: the answers", [None] * len(commits), await self.answers(commits))
 
     async def answers(self, commits: Sequence[Commit]) -> list[type[CommitError] | None]:
-        """Commit a group; give the class of each answer."""
-        return [None if error is None else type(error) for error in await self.backend.commit(commits)]
+        """Commit a group; give the class of each answer, of which a subclass is as good."""
+        return [self._kind(answer) for answer in await self.backend.commit(commits)]
+
+    def _kind(self, answer: object) -> type[CommitError] | None:
+        if answer is None:
+            return None
+        if not isinstance(answer, CommitError):
+            expected = "None or a CommitError for each commit"
+            raise BrokenContractError(self.clause, "committing: one of the answers", expected, shown(answer))
+        return FencedError if isinstance(answer, FencedError) else type(answer)
 
     # --- reading -------------------------------------------------------------
 
@@ -197,6 +207,20 @@ async def together(*calls: Callable[[], Awaitable[None]]) -> None:
         raise errors[0]
 
 
+async def cancelled_after(turns: int, call: Callable[[], Awaitable[object]]) -> None:
+    """Begin a call, and cancel it after so many turns, unless it has ended by then."""
+    scope = CancelScope()
+
+    async def begin() -> None:
+        with scope:
+            await call()
+
+    async with create_task_group() as group:
+        group.start_soon(begin)
+        await checkpoints(turns)
+        scope.cancel()
+
+
 async def checkpoints(number: int) -> None:
     """Let the others run so many times."""
     for _ in range(number):
@@ -204,5 +228,8 @@ async def checkpoints(number: int) -> None:
 
 
 def _the_store(entered: object) -> str:
-    """Say whether what was entered is a store."""
-    return "the store" if isinstance(entered, StorageBackend) else shown(entered)
+    """Say whether what was entered is a store, and if not, what is missing."""
+    if isinstance(entered, StorageBackend):
+        return "the store"
+    missing = sorted(get_protocol_members(StorageBackend) - set(dir(entered)))
+    return f"{shown(entered)}, which has no {', '.join(missing)}"

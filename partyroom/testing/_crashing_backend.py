@@ -43,6 +43,8 @@ class CrashingBackend(BackendWrapper):
         self._nth = nth
         self._moment = moment
         self.kill: Callable[[], None] = lambda: None
+        self.may_kill: Callable[[], bool] = lambda: True
+        """Whether there is a runtime to kill: there is none while a scenario restarts it."""
         self.commits = 0
         """How many commits there were."""
         self.reached = False
@@ -92,6 +94,8 @@ class CrashingBackend(BackendWrapper):
         # Whoever is told has a turn, and so has whoever they tell.
         await checkpoint()
         await checkpoint()
+        while not self.may_kill():
+            await checkpoint()
         self._kill()
 
     def _kill(self) -> None:

@@ -53,6 +53,17 @@ class HeldRuntime:
             raise RuntimeStateError(message)
         return self._engine
 
+    def engine_here(self) -> Engine:
+        """Give the engine that runs; refuse code of another loop, for which nothing would ever settle."""
+        engine = self.engine()
+        if not engine.loop.is_running_here():
+            message = (
+                "this harness was opened in another event loop or thread: "
+                "one that is kept over several tests wants them all on the loop of its fixture"
+            )
+            raise RuntimeStateError(message)
+        return engine
+
     async def begin(self) -> Engine:
         """Enter the runtime; give its engine, or raise what kept it from starting."""
         self._stop, self._ended, ready = Event(), Event(), Event()

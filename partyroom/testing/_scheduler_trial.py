@@ -20,7 +20,16 @@ from threading import get_ident
 from typing import Final, Protocol, final
 
 import attrs
-from anyio import CancelScope, Event, create_task_group, get_cancelled_exc_class, move_on_after, sleep  # noqa: TID251 - what lives on real time is judged in real time
+from anyio import (
+    CancelScope,
+    Event,
+    TaskInfo,
+    create_task_group,
+    get_cancelled_exc_class,
+    get_running_tasks,
+    move_on_after,  # noqa: TID251 - what lives on real time is judged in real time
+    sleep,  # noqa: TID251
+)
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
@@ -95,6 +104,10 @@ class SchedulerTrial:
         """Whether a room answers before ``wake`` has returned."""
         self.failures = 0
         """How many reads fail from now on."""
+        self.asked = 0
+        """How many alarms were asked for at once, at most."""
+        self.left: list[str] = []
+        """The tasks that were left when it had ended."""
         self.gate: Event | None = None
         """What the answers of reads wait for, once they are put together."""
 
@@ -194,6 +207,7 @@ class SchedulerTrial:
 
     async def _upcoming(self, after: Upcoming | None, limit: int) -> Sequence[Upcoming]:
         self._steps += 1
+        self.asked = max(self.asked, limit)
         await checkpoint()
         if self.failures:
             self.failures -= 1
@@ -211,6 +225,7 @@ class SchedulerTrial:
     async def running(self) -> AsyncGenerator[None]:
         """Run the scheduler inside the block; expect that it runs until the block's end, and not longer."""
         error: Exception | None = None
+        before = {task.id for task in get_running_tasks()}
         async with self._hooks.opened(self.scheduler), create_task_group() as self._tasks:
             scope, over = CancelScope(), Event()
             self._tasks.start_soon(self._run, scope, over)
@@ -225,6 +240,8 @@ class SchedulerTrial:
         self._tasks = None
         if error is not None:
             raise error
+        await self.settle()
+        self.left = [_name(task) for task in get_running_tasks() if task.id not in before]
 
     async def _run(self, scope: CancelScope, over: Event) -> None:
         self._end = GOES_ON
@@ -315,6 +332,11 @@ class SchedulerTrial:
             seen += sorted(left[:number], key=lambda each: each.room)
             del left[:number]
         return seen + left
+
+
+def _name(task: TaskInfo) -> str:
+    """Say which function a task runs."""
+    return getattr(task.coro, "__qualname__", task.name or "")
 
 
 async def judged_scheduler(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
+from itertools import product
 from typing import Final, TypeAlias, final
 
 import attrs
@@ -23,7 +24,7 @@ from typing_extensions import Unpack, override
 from partyroom._core.instants import from_micros
 from partyroom._services import RoomFactory
 from partyroom.backends.memory import MemoryBackend
-from partyroom.errors import BrokenInvariantError, PartyroomError
+from partyroom.errors import BrokenInvariantError, ClockStalledError, PartyroomError
 from partyroom.protocols import Codec
 from partyroom.testing._crashing_backend import CrashingBackend, CrashMoment
 from partyroom.testing._failures import Moment
@@ -97,7 +98,8 @@ async def every_crash(
     ``moments``, on a fresh backend that ``backend()`` makes. At the crash the scenario is cancelled, as the process that
     it stands for is gone; the runtime starts again on what was durable; ``let_pass`` of virtual time passes, so that
     alarms and their retries ring; then ``await invariant(harness)`` is to raise if something is wrong. Raises
-    :class:`BrokenInvariantError`, with an entry for each crash after which it did.
+    :class:`BrokenInvariantError`, with an entry for each crash after which it did, the last one being the first that
+    stalls (:class:`ClockStalledError`).
     """
     if not moments:
         message = f"every_crash needs a moment to crash at, one or more of {', '.join(map(repr, MOMENTS))}"
@@ -109,13 +111,15 @@ async def every_crash(
     failures: list[str] = []
     first: Exception | None = None
     crashes = 0
-    for number in range(1, commits + 1):
-        for moment in moments:
-            crashed, failure = await runs.run_to(number, moment)
-            crashes += crashed
-            if failure is not None:
-                first = first or failure.error
-                failures.append(f"{failure.point}\n  then:     {failure.told}")
+    for number, moment in product(range(1, commits + 1), moments):
+        crashed, failure = await runs.run_to(number, moment)
+        crashes += crashed
+        if failure is not None:
+            first = first or failure.error
+            failures.append(f"{failure.point}\n  then:     {failure.told}")
+            if isinstance(failure.error, ClockStalledError):
+                # Each stall takes seconds of real time: all crashes together, minutes.
+                break
     report = CrashReport(commits, crashes)
     if failures:
         message = (
@@ -185,26 +189,32 @@ class _Runs:
                     backend.let_go()
                     await harness.revive()
                     await self._check(harness)
-        except Exception as error:  # noqa: BLE001 - whatever is raised by then is what went wrong
+        except Exception as error:
+            if len(points) < number:
+                message = f"the scenario fails before its commit {number}, and did not at first"
+                raise BrokenInvariantError(message, (moment.tell(error),)) from error
             return True, _Failure(points[number - 1], error, moment.tell(error))
         return True, None
 
     async def _run_and_crash(self, harness: Harness, backend: CrashingBackend) -> bool:
         """Run the scenario until it is killed; say whether it was."""
-        with CancelScope() as scope:
+        scope = CancelScope()
 
-            def kill() -> None:
-                harness.kill(f"every_crash, at commit {backend.commits}")
-                scope.cancel()
+        def kill() -> None:
+            harness.kill(f"every_crash, at commit {backend.commits}")
+            scope.cancel()
 
-            backend.kill = kill
-            try:
+        backend.kill = kill
+        backend.may_kill = lambda: harness.is_open
+        try:
+            # Within, for what tasks of a scenario raise comes in one group with their cancellation.
+            with scope:
                 await self._scenario(harness)
                 await harness.settle()
-            except Exception:
-                # What a scenario does of itself it did in the whole run too: this is how it learns of the crash.
-                if not backend.reached:
-                    raise
+        except Exception:
+            # What a scenario does of itself it did in the whole run too: this is how it learns of the crash.
+            if not backend.reached:
+                raise
         if backend.reached:
             with CancelScope(shield=True):
                 await backend.killed.wait()

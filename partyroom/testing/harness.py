@@ -174,14 +174,16 @@ class Harness:
 
     async def revive(self) -> None:
         """Start the runtime again, on what was durable, after :meth:`kill`."""
-        await self._held.end()
+        # Whoever was cancelled while they saw to its end may have left nothing to be ended.
+        if self.is_open:
+            await self._held.end()
         await self._begin()
         await self.settle()
 
     def kill(self, why: str) -> None:
         """Kill the runtime at once, wherever this is called; nothing can be done with it until :meth:`revive`."""
         self._probe.look_away()
-        self._held.engine().crash(RuntimeCrashedError(f"the runtime crashed: {why}"))
+        self._held.engine_here().crash(RuntimeCrashedError(f"the runtime crashed: {why}"))
 
     # --- time ----------------------------------------------------------------
 
@@ -191,7 +193,7 @@ class Harness:
 
     async def settle(self) -> None:
         """Wait until nothing is in flight; time stands still. See :meth:`FakeClock.settle`."""
-        self._held.engine()
+        self._held.engine_here()
         await self.clock.settle()
         self._held.engine()
 
@@ -241,7 +243,7 @@ class Harness:
 
     def auto(self, *, limit: timedelta = timedelta(days=366)) -> AbstractAsyncContextManager[None]:
         """Let time pass by itself while the test waits for a room; see :meth:`FakeClock.auto`."""
-        self._held.engine()
+        self._held.engine_here()
         return self.clock.auto(limit=limit)
 
     async def ring_due(self, limit: int | None = None) -> RingReport:

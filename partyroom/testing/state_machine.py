@@ -13,12 +13,14 @@ partyroom.testing`` does without.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from partyroom._services import RoomFactory
 from partyroom.errors import ConnectRejectedError
@@ -71,8 +73,6 @@ class RoomMachine(RuleBasedStateMachine):
     """Options of the harness. A backend is to be a factory: each example begins with an empty one."""
     loop: ClassVar[Literal["asyncio", "trio"]] = "asyncio"
 
-    harness: BlockingHarness
-    """The rooms of this example."""
     clients: list[tuple[BlockingRoom, BlockingClient]]
     """Who is connected to which room."""
 
@@ -106,6 +106,7 @@ class RoomMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         self._check()
         super().__init__()
+        self.clients = []
 
     def _check(self) -> None:
         """Refuse a machine that could not do what it says, before hypothesis looks for the shortest way to that."""
@@ -120,12 +121,13 @@ class RoomMachine(RuleBasedStateMachine):
                 message = f"{name}.{what} names {strange[0]!r}, which is none of its parties: {known}"
                 raise TypeError(message)
 
-    @initialize()
-    def open(self) -> None:
-        """Begin with nothing."""
-        self.harness = BlockingHarness(self.parties, loop=self.loop, **self.options)
-        self.harness.open()
-        self.clients = []
+    @cached_property
+    def harness(self) -> BlockingHarness:
+        """The rooms of this example, which begins with nothing."""
+        # Opened by whoever asks first: an author's own ``initialize`` rules and invariants may come before any rule.
+        harness = BlockingHarness(self.parties, loop=self.loop, **self.options)
+        harness.open()
+        return harness
 
     def room(self, data: st.DataObject, parties: Sequence[str]) -> BlockingRoom:
         """Choose a room of one of these parties."""
@@ -203,5 +205,6 @@ class RoomMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """End the example."""
-        if hasattr(self, "harness"):
-            self.harness.close()
+        if "harness" in vars(self):
+            # What a rule or an invariant raised is on its way, and counts more than what closing would raise.
+            self.harness.__exit__(*sys.exc_info())

@@ -157,6 +157,13 @@ class GivesNothingWhenEntered(Wrong):
         await super().__aenter__()
 
 
+@breaks("one_answer_for_each_commit")
+class AnswersWithTheClass(Wrong):
+    @override
+    async def commit(self, commits: Sequence[Commit], /) -> Any:
+        return [answer and type(answer) for answer in await super().commit(commits)]
+
+
 @breaks("entered_again")
 class FailsWhenLeft(Wrong):
     @override
@@ -450,6 +457,19 @@ class HandsOutItsOwnMapping(Wrong):
         return self.own[room]
 
 
+class LostError(FencedError):
+    """Says more of a lost claim."""
+
+
+class TellsMoreOfALostClaim(Wrong):
+    """Right: its error is a FencedError."""
+
+    @override
+    async def commit(self, commits: Sequence[Commit], /) -> Sequence[CommitError | None]:
+        answers = await super().commit(commits)
+        return [LostError("lost") if isinstance(answer, FencedError) else answer for answer in answers]
+
+
 class GivesReadOnlyMappings(Wrong):
     """Right: what was read cannot be changed."""
 
@@ -484,6 +504,41 @@ class ForgetsTheParty(EachKey):
 
 
 # --- reading -----------------------------------------------------------------
+
+
+@breaks("what_comes_back")
+class GivesWhatCanBeReadOnce(Wrong):
+    @override
+    async def scan(self, room: RoomKey, keys: KeyRange, limit: int, /) -> Any:
+        return iter(await super().scan(room, keys, limit))
+
+
+@breaks("what_comes_back")
+class GivesPairs(Wrong):
+    @override
+    async def read(self, room: RoomKey, keys: Collection[str], /) -> Any:
+        return list((await super().read(room, keys)).items())
+
+
+@breaks("what_comes_back")
+class GivesRoomsAsPlainTuples(Wrong):
+    @override
+    async def parked_alarms(self, party: str, after: tuple[str, str] | None, limit: int, /) -> Any:
+        return [row._replace(room=tuple(row.room)) for row in await super().parked_alarms(party, after, limit)]  # type: ignore[arg-type]
+
+
+@breaks("reads_that_are_cancelled")
+class KeepsItsLockOnceCancelled(Wrong):
+    locked = False
+
+    @override
+    async def scan(self, room: RoomKey, keys: KeyRange, limit: int, /) -> Sequence[tuple[str, bytes]]:
+        while self.locked:
+            await checkpoint()
+        self.locked = True
+        await checkpoint()
+        self.locked = False
+        return await super().scan(room, keys, limit)
 
 
 @breaks("bytes_are_kept_exactly")
@@ -712,11 +767,23 @@ class OrdersARoomsAlarmsByTime(Wrong):
         return sorted(await super().room_alarms(room), key=lambda row: row.due or 0)
 
 
-@breaks("alarms_of_a_room")
-class GivesPlainTuples(Wrong):
+@breaks("listings_during_a_commit")
+class BuildsItsIndexAnew(Wrong):
+    """Has no due alarms while it commits."""
+
+    committing = False
+
     @override
-    async def room_alarms(self, room: RoomKey, /) -> Any:
-        return [tuple(row) for row in await super().room_alarms(room)]
+    async def commit(self, commits: Sequence[Commit], /) -> Sequence[CommitError | None]:
+        self.committing = True
+        await checkpoint()
+        answers = await super().commit(commits)
+        self.committing = False
+        return answers
+
+    @override
+    async def due_alarms(self, before: int | None, after: AlarmCursor | None, limit: int, /) -> Sequence[AlarmRow]:
+        return [] if self.committing else await super().due_alarms(before, after, limit)
 
 
 @breaks("an_alarm_replaces_the_one_of_its_name")
@@ -1025,6 +1092,17 @@ class ReleasesAllRooms(OwnFences):
         self.ended.update(self.given)
 
 
+@breaks("claims_at_the_same_time")
+class WritesAllClaimsBack(OwnFences):
+    @override
+    async def claim(self, room: RoomKey, /) -> int:
+        given = dict(self.given)
+        await checkpoint()
+        fence = await super().claim(room)
+        self.given = {**given, room: fence}
+        return fence
+
+
 @breaks("claims_end_when_it_is_left")
 class KeepsClaimsWhenLeft(OwnFences):
     @override
@@ -1163,7 +1241,7 @@ class DropsDeletionsOfAGroupWhenReopened(Journal):
 def contract_of(mutant: Callable[[], StorageBackend]) -> BackendContract:
     class MutantContract(BackendContract):
         # One that hangs is told as soon as may be, and no other one on a slow machine.
-        patience = 1.0 if mutant is HangsOnceCancelled else BackendContract.patience
+        patience = 1.0 if mutant in (HangsOnceCancelled, KeepsItsLockOnceCancelled) else BackendContract.patience
 
         @override
         def make_backend(self) -> StorageBackend:
@@ -1211,6 +1289,7 @@ def test_every_clause_has_a_wrong_backend() -> None:
 RIGHT: list[Callable[[], StorageBackend]] = [
     Wrong,
     GivesReadOnlyMappings,
+    TellsMoreOfALostClaim,
     Keeps,
     RaisesWhatItHasStored,
     RefusesProperly,

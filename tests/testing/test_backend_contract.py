@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from inspect import isabstract
 from itertools import count
 from pathlib import Path
+from typing import Any, Self, cast
 
 import pytest
 from anyio.lowlevel import checkpoint
@@ -19,7 +20,7 @@ from partyroom.protocols import StorageBackend
 from partyroom.testing.backend_contract import BackendContract
 from partyroom.testing.backend_wrapper import BackendWrapper
 from partyroom.testing.scheduler_contract import AlarmSchedulerContract
-from partyroom.types import KeyRange, RoomKey
+from partyroom.types import Commit, KeyRange, RoomKey
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,6 +153,39 @@ class Stuck(BackendWrapper):
     async def read(self, room: RoomKey, keys: Collection[str], /) -> Mapping[str, bytes]:
         while True:
             await checkpoint()
+
+
+class WithoutInstances(BackendWrapper):
+    """Answers with a class where an error is wanted."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryBackend())
+
+    @override
+    async def commit(self, commits: Sequence[Commit], /) -> Any:
+        return [answer and type(answer) for answer in await super().commit(commits)]
+
+
+def test_what_a_store_lacks_is_named() -> None:
+    class Unfinished:
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_exc: object) -> None:
+            return
+
+        rooms = None
+
+    found = broken(Contract(cast("Any", Unfinished)), "test_atomic")
+    assert found.seen.endswith("which has no claim, commit, due_alarms, parked_alarms, read, room_alarms, scan'"), (
+        found.seen
+    )
+
+
+def test_an_answer_that_is_no_error_is_told_as_it_is() -> None:
+    found = broken(Contract(WithoutInstances), "test_fenced_after_release")
+    expected = ("None or a CommitError for each commit", "<class 'partyroom.errors.FencedError'>")
+    assert expected == (found.expected, found.seen)
 
 
 def test_a_call_that_never_returns_is_told() -> None:

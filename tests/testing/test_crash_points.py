@@ -15,7 +15,7 @@ import pytest
 from partyroom import Alarm, Codec, Connection, JsonCodec, Room, RoomKey, StorageBackend
 from partyroom.backends.file import FileBackend
 from partyroom.backends.memory import MemoryBackend
-from partyroom.errors import BackendError, BrokenInvariantError, DecodeError, RuntimeCrashedError
+from partyroom.errors import BackendError, BrokenInvariantError, ClockStalledError, DecodeError, RuntimeCrashedError
 from partyroom.testing import CrashReport, FaultyBackend, Harness, every_crash
 from partyroom.testing._crashing_backend import CrashingBackend
 from partyroom.types import Commit
@@ -204,8 +204,41 @@ async def test_an_error_of_the_scenario_itself_is_not_taken_for_a_crash() -> Non
             raise LookupError
         await harness.parties["counter"].get("a").call(Counter.increment)
 
-    with pytest.raises(IndexError):
+    told = r"the scenario fails before its commit 1, and did not at first\n\nLookupError\n  raised:   .* in scenario: raise LookupError"
+    with pytest.raises(BrokenInvariantError, match=told):
         await every_crash(scenario, nothing, parties=PARTIES)
+
+
+async def test_a_scenario_may_crash_and_restart_its_harness_itself() -> None:
+    async def scenario(harness: Harness) -> None:
+        room = harness.parties["counter"].get("a")
+        for again in (harness.crash, harness.restart, harness.crash):
+            await room.call(Counter.increment)
+            await again()
+
+    assert CrashReport(3, 9) == await every_crash(scenario, nothing, parties=PARTIES)
+
+
+async def test_a_crash_that_several_tasks_of_a_scenario_learn_of_is_no_failure_of_it() -> None:
+    async def scenario(harness: Harness) -> None:
+        async with harness.auto(), anyio.create_task_group() as tasks:
+            for room_id in "ab":
+                tasks.start_soon(harness.parties["counter"].get(room_id).call, Counter.increment)
+            tasks.start_soon(harness.clock.sleep, MINUTE)
+
+    assert CrashReport(2, 6) == await every_crash(scenario, nothing, parties=PARTIES)
+
+
+async def test_the_first_crash_after_which_all_stalls_is_the_last_one() -> None:
+    async def scenario(harness: Harness) -> None:
+        await harness.parties["counter"].get("a").call(Counter.increment)
+
+    async def invariant(harness: Harness) -> None:
+        if not await harness.stored(harness.parties["counter"].get("a")):
+            raise ClockStalledError("time cannot move")
+
+    with pytest.raises(BrokenInvariantError, match=r"after 1 of 1 crashes \(1 commits\)"):
+        await every_crash(scenario, invariant, parties=PARTIES)
 
 
 async def test_a_scenario_that_comes_less_far_than_at_first_is_counted_as_far_as_it_comes() -> None:
@@ -312,6 +345,16 @@ async def test_a_crash_after_an_answer_within_a_group_answers_only_those_that_ar
         assert [True, True, False] == [bool(await inner.read(RoomKey("p", room), ["k"])) for room in "abc"]
         backend.let_go()
         assert [None] == list(await backend.commit(group[2:]))
+
+
+async def test_a_crash_after_an_answer_waits_for_a_runtime_that_can_be_killed() -> None:
+    killed, restarts = Killed(), iter([True, True, False])
+    backend = CrashingBackend(MemoryBackend(), lambda _commit: None, nth=1, moment="answered")
+    backend.kill, backend.may_kill = killed, lambda: not next(restarts)
+    async with backend:
+        await backend.commit([commit("a")._replace(fence=await backend.claim(RoomKey("p", "a")))])
+        await backend.killed.wait()
+    assert (1, []) == (killed.times, list(restarts))
 
 
 async def test_a_commit_that_stores_nothing_is_not_counted() -> None:

@@ -303,6 +303,18 @@ async def test_an_alarm_survives_a_crash_and_rings_late_if_time_passed_meanwhile
 # --- looking -----------------------------------------------------------------
 
 
+async def test_a_restart_after_a_crash_that_was_cancelled_is_done_again() -> None:
+    async with Harness(PARTIES) as harness:
+        harness.kill("the lights went out")
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await harness.revive()
+        while harness.is_open:
+            await anyio.lowlevel.checkpoint()
+        await harness.revive()
+        assert 1 == await harness.parties["counter"].get("a").call(Counter.increment)
+
+
 async def test_assert_idle_names_what_is_not() -> None:
     async with Harness(PARTIES) as harness:
         harness.assert_idle()
@@ -514,6 +526,17 @@ async def test_a_harness_is_entered_once_at_a_time_and_used_inside_only() -> Non
         with pytest.raises(RuntimeStateError, match="this harness is open already"):
             await harness.open()
     await harness.abandon()
+
+
+async def test_code_of_another_loop_is_told_that_it_is_not_the_harness() -> None:
+    async def wait_by_itself() -> None:
+        harness.auto()
+
+    async with Harness({"draft": Draft}) as harness:
+        for use in (harness.settle, harness.run_due, harness.crash, harness.restart, wait_by_itself):
+            with pytest.raises(RuntimeStateError, match="this harness was opened in another event loop or thread"):
+                await anyio.to_thread.run_sync(anyio.run, use)
+        await harness.settle()
 
 
 async def test_a_backend_that_does_not_open_is_told_as_it_is() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from partyroom import Alarm, Connection, Room, RoomKey, Upcoming
 from partyroom.backends.memory import MemoryBackend
-from partyroom.errors import BrokenInvariantError
+from partyroom.errors import BrokenInvariantError, ClockStalledError
 from partyroom.testing import FakeClock, Harness, OrdersReport, many_orders
 from partyroom.testing._shuffled_alarms import ShuffledAlarms
 from tests.sizes import sizes
@@ -167,6 +167,14 @@ async def test_a_scenario_that_fails_itself_is_a_failure_of_its_seed() -> None:
     told = r"seed 3 .*: LookupError\n  raised:   .* in scenario: raise LookupError\n  at:       2030-01-01T00:00:00.*\n  pending:  nothing"
     with pytest.raises(BrokenInvariantError, match=told + r"\n  the last events, as they ended:\n    none"):
         await many_orders(scenario, invariant, parties=PARTIES, seeds=[3])
+
+
+async def test_the_first_seed_that_stalls_is_the_last_one() -> None:
+    async def scenario(_harness: Harness) -> None:
+        raise ClockStalledError("time cannot move")
+
+    with pytest.raises(BrokenInvariantError, match="does not hold with 1 of 1 seeds, 1 different orders"):
+        await many_orders(scenario, scenario, parties=PARTIES)
 
 
 async def test_of_several_errors_at_once_each_is_shown() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -12,7 +13,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
-from partyroom.errors import BrokenContractError
+from partyroom._native import current_loop
+from partyroom.errors import BackendError, BrokenContractError
 from partyroom.protocols import AlarmScheduler, Clock, Upcoming
 from partyroom.testing.scheduler_contract import AlarmSchedulerContract
 from partyroom.types import RoomKey
@@ -390,6 +392,18 @@ class ReadsOnePage(Wrong):
         await super().run(wake, first_page)
 
 
+@breaks("more_than_a_page")
+class ReadsOneLargePage(Sleepy):
+    """Takes a page of a thousand for all that there is."""
+
+    @override
+    async def run(self, wake: Wake, upcoming: Read, /) -> None:
+        async def large_page(after: Upcoming | None, limit: int) -> Sequence[Upcoming]:
+            return await upcoming(after, 1000)
+
+        await super().run(wake, large_page)
+
+
 @breaks("changed_while_it_reads")
 class BelievesWhatItReads(Sleepy):
     """Takes what it reads for newer than what it is told."""
@@ -422,6 +436,20 @@ class TakesAFailureForNothing(Wrong):
                 return ()
 
         await super().run(wake, all_is_well)
+
+
+@breaks("a_read_that_fails")
+class TriesAgainAtOnce(Wrong):
+    @override
+    async def run(self, wake: Wake, upcoming: Read, /) -> None:
+        async def stubborn(after: Upcoming | None, limit: int) -> Sequence[Upcoming]:
+            while True:
+                try:
+                    return await upcoming(after, limit)
+                except BackendError:
+                    continue
+
+        await super().run(wake, stubborn)
 
 
 # --- its life ----------------------------------------------------------------
@@ -458,6 +486,14 @@ class RaisesAtItsEnd(Wrong):
             await super().run(wake, upcoming)
         finally:
             raise RuntimeError("cancelled")
+
+
+@breaks("ends_wherever_it_is")
+class LeavesATask(Wrong):
+    @override
+    async def run(self, wake: Wake, upcoming: Read, /) -> None:
+        current_loop().spawn(anyio.sleep_forever, copy_context())
+        await super().run(wake, upcoming)
 
 
 @breaks("wakes_nobody_after_its_end")

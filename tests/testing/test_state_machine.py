@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, run_state_machine_as_test
+from hypothesis.stateful import Bundle, initialize, invariant, rule, run_state_machine_as_test
 
 from partyroom import Alarm, Connection, Room
 from partyroom._services import RoomFactory
@@ -102,7 +102,6 @@ def test_a_room_without_messages_or_calls_is_put_through_the_rest() -> None:
 @settings(max_examples=1)
 def test_what_is_sent_and_what_is_called_is_told(data: st.DataObject) -> None:
     machine = Counters()
-    machine.open()
     machine.connect(data=data)
     for step in (machine.send, machine.call):
         step(data=data)
@@ -135,7 +134,6 @@ def test_a_client_that_was_hung_up_on_sends_no_more() -> None:
     @settings(max_examples=2)
     def send_twice(data: st.DataObject) -> None:
         machine = Closers()
-        machine.open()
         machine.connect(data=data)
         machine.send(data=data)
         assert [True] == [client.closed is not None for _, client in machine.clients]
@@ -187,6 +185,41 @@ def test_what_a_call_raises_fails_the_example_and_says_which() -> None:
         run_state_machine_as_test(Stricts, settings=FIND)
     notes = "\n".join(caught.value.__notes__)
     assert re.search(r"raised by strict/[ab] in close\(1,\); RoomMachine\.failed may forgive it", notes)
+
+
+class Prepared(RoomMachine):
+    """Begins with rooms in a bundle of its own, and looks at them from the beginning."""
+
+    parties: ClassVar[Mapping[str, RoomFactory]] = {"counter": Counter}
+    rooms: ClassVar[Bundle[BlockingRoom]] = Bundle("rooms")
+
+    @initialize(target=rooms)
+    def first(self) -> BlockingRoom:
+        return self.harness.parties["counter"].get("a")
+
+    @rule(room=rooms)
+    def look(self, room: BlockingRoom) -> None:
+        assert {} == room.stored()
+
+    @invariant(check_during_init=True)
+    def nothing_is_stored(self) -> None:
+        assert [] == self.harness.parties["counter"].rooms()
+
+
+def test_rules_that_begin_an_example_and_invariants_before_them_have_the_harness() -> None:
+    run_state_machine_as_test(Prepared, settings=FEW)
+
+
+def test_what_a_rule_raises_is_told_also_if_a_room_has_raised_before() -> None:
+    class Expecting(RoomMachine):
+        parties: ClassVar[Mapping[str, RoomFactory]] = {"touchy": TouchyCounter}
+        messages: ClassVar[Mapping[str, st.SearchStrategy[str | bytes]]] = {"touchy": st.just("no number")}
+
+        def sent(self, room: BlockingRoom, client: BlockingClient, message: str | bytes, /) -> None:
+            assert client.inbox, "an answer was expected"
+
+    with pytest.raises(AssertionError, match="an answer was expected"):
+        run_state_machine_as_test(Expecting, settings=FIND)
 
 
 def test_a_machine_that_never_began_has_nothing_to_end() -> None:
