@@ -41,7 +41,9 @@ class FileBackend(StorageBackend):
 
     ``path`` is made if it is not there; its folder must be. Beside it lie ``path-wal`` and ``path-shm`` while it is
     open (SQLite's write-ahead log, which may take some 64 MB) and ``path-lock``, which stays. The file must be on a
-    local disk, and be opened by one of its names only: a hard link is another name, a symbolic link is not.
+    local disk, and be opened by one of its names only: a hard link is another name, a symbolic link is not. Other
+    programs may read it meanwhile, but none may move its log, as replicators of SQLite files do: up to SQLite 3.51.2
+    that can lose commits (https://sqlite.org/wal.html#walresetbug).
 
     ``durability="full"`` waits for the disk at every commit: what a commit acknowledged survives a crash of the
     process, of the system and a power cut. ``"normal"`` waits for it only now and then: a crash of the process still
