@@ -198,6 +198,9 @@ class WebSocket:
             self._give_up()
             return
         client.inbox.when_told(self._hear_room)
+        if client.inbox.closed is not None:
+            # A later event of the room has closed it already, of which nobody is told here.
+            self._await_end()
         await self._tell({"type": "websocket.accept", "subprotocol": self._subprotocol})
         await self._speak()
 
@@ -238,7 +241,7 @@ class WebSocket:
         assert self._client is not None
         inbox = self._client.inbox
         if inbox.closed is not None:
-            self._patience = self._beside.start(self._be_patient, self._give_up)
+            self._await_end()
             if inbox.closed.code == TRY_AGAIN_LATER and self._speaking is not None:
                 inbox.take_all()
                 self._speaking.cancel()
@@ -262,6 +265,10 @@ class WebSocket:
             self._give_up()
         elif self._client is not None and self._client.inbox.has_news and not self._listening.cancel_called:
             self._speaking = self._beside.start(self._speak, self._have_spoken)
+
+    def _await_end(self) -> None:
+        """See that the client takes its end in time."""
+        self._patience = self._beside.start(self._be_patient, self._give_up)
 
     async def _be_patient(self) -> None:
         """Let go of a client that does not even take its close frame, in a while."""

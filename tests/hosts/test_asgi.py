@@ -17,6 +17,7 @@ from typing_extensions import override
 from partyroom import Connection, ConnectRejectedError, Limits, Room, Runtime, RuntimeClosedError
 from partyroom.asgi import ConnectRequest, PartyApp, Request, Response
 from partyroom.backends.memory import MemoryBackend
+from partyroom.testing import FaultyBackend
 from partyroom.testing.fake_clock import FakeClock
 from tests.hosts.driver import Answer, Exchange, Socket, ask, connected, connecting, denial, scope_of, whole_answer
 
@@ -43,6 +44,8 @@ class Chat(Room):
                 raise ConnectRejectedError(1006, "é" * 100)
             case "slow":
                 await self.ctx.clock.sleep(timedelta(seconds=30))
+            case "kept":
+                await self.ctx.storage.put("in", connection.id)
             case _:
                 request: ConnectRequest = connection.request
                 self.ctx.broadcast(f"{connection.id} is here, {request.user}")
@@ -508,6 +511,30 @@ async def test_a_client_that_does_not_read_is_closed_and_holds_up_nobody() -> No
         await anyio.wait_all_tasks_blocked()
         await clock.advance(timedelta(seconds=10))
         await slow.ended.wait()
+
+
+async def test_a_client_that_is_closed_before_it_is_spoken_to_is_waited_for_no_longer() -> None:
+    clock, faulty = FakeClock(), FaultyBackend(MemoryBackend())
+    async with (
+        Runtime({"chat": Chat}, backend=faulty, clock=clock) as runtime,
+        connecting(PartyApp(runtime), "/parties/chat/kept", "_pk=slow") as slow,
+    ):
+        slow.reads = anyio.Event()
+        with faulty.hold_answer() as hold:
+            await slow.say(type="websocket.connect")
+            await hold.arrived()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(runtime.parties["chat"].get("kept").call, close_all)
+                await anyio.wait_all_tasks_blocked()
+                hold.release()
+        await anyio.wait_all_tasks_blocked()
+        await clock.advance(CLOSE_TIMEOUT)
+        await slow.ended.wait()
+
+
+async def close_all(room: Room) -> None:
+    for each in room.ctx.get_connections():
+        each.close(4000, "gone")
 
 
 async def test_a_client_that_reads_again_hears_that_it_was_too_slow() -> None:
