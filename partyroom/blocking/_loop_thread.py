@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from threading import Event as ThreadEvent
-from threading import Thread, get_ident
+from threading import Thread, current_thread
 from typing import TypeVar, final
 
 from anyio import Event, run
@@ -42,6 +42,12 @@ class LoopThread(Home):
         self._ready = ThreadEvent()
         # A daemon, so that a program may end without leaving the runtime: it is closed at exit.
         self._thread = Thread(target=self._main, name="partyroom", daemon=True)
+
+    @override
+    def check(self) -> None:
+        super().check()
+        if current_thread() is self._thread:
+            raise RuntimeStateError(ROOMS_OWN_CODE)
 
     @override
     def start(self) -> None:
@@ -88,8 +94,6 @@ class LoopThread(Home):
     @override
     def ask(self, fn: Callable[[], Awaitable[T]], /) -> T:
         self.check()
-        if get_ident() == self._thread.ident:
-            raise RuntimeStateError(ROOMS_OWN_CODE)
         assert self._portal is not None
         try:
             future = self._portal.start_task_soon(fn)

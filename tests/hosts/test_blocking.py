@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
@@ -15,6 +15,7 @@ from threading import Event
 from threading import enumerate as enumerate_threads
 from typing import Any, assert_type
 
+import anyio.lowlevel
 import pytest
 from typing_extensions import override
 
@@ -272,6 +273,35 @@ def test_a_room_does_not_wait_for_its_own_thread(runtime: BlockingRuntime) -> No
 
     with pytest.raises(RuntimeStateError, match=r"self\.ctx"):
         room.call(wait_for_itself)
+
+
+def test_a_room_neither_opens_nor_closes_it(runtime: BlockingRuntime) -> None:
+    room = runtime.parties["counter"].get("all")
+
+    async def meddle(_room: Counter, verb: Callable[[], object]) -> None:
+        verb()
+
+    for verb in (runtime.open, runtime.close):
+        with pytest.raises(RuntimeStateError, match=r"self\.ctx"):
+            room.call(meddle, verb)
+    assert 1 == room.call(Counter.increment)
+
+
+def test_a_room_that_closes_it_while_it_closes_holds_nobody_up(runtime: BlockingRuntime) -> None:
+    begun = Event()
+
+    async def close(_room: Counter) -> None:
+        begun.set()
+        while "closing" not in repr(runtime):
+            await anyio.lowlevel.checkpoint()
+        runtime.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(runtime.parties["counter"].get("all").call, close)
+        assert begun.wait(20)
+        runtime.close()
+        with pytest.raises(RuntimeStateError, match=r"self\.ctx"):
+            asked.result(20)
 
 
 PROGRAM = """
