@@ -290,8 +290,22 @@ class WebSocket:
 
 def _to_frame(message: str | bytes) -> dict[str, Any]:
     if isinstance(message, str):
-        return {"type": "websocket.send", "text": message}
+        return {"type": "websocket.send", "text": _well_formed(message)}
     return {"type": "websocket.send", "bytes": message}
+
+
+def _well_formed(text: str) -> str:
+    """Give a text as a frame can hold it, half a surrogate pair replaced as a browser does.
+
+    What one client has sent as JSON may have such a half, and a server that cannot send it ends the socket of everybody
+    who was to hear it.
+    """
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _is_over(payload: str | bytes, limit: int) -> bool:

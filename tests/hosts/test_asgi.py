@@ -428,6 +428,26 @@ async def test_a_room_closes_a_connection_after_what_it_has_sent() -> None:
         assert [["ann", 4000, "gone", True]] == await left(app, "lobby")
 
 
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ("\ud83d", "\ufffd"),
+        ("a\udc00\ud83db", "a\ufffd\ufffdb"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("é\U0001f600", "é\U0001f600"),
+    ],
+)
+async def test_a_text_that_is_not_unicode_is_sent_as_a_browser_sends_it(said: str, heard: str) -> None:
+    async with party_app() as app, connected(app, "/parties/chat/lobby", "_pk=ann") as ann:
+        await ann.hear()
+        await runtime_of(app).parties["chat"].get("lobby").call(tell_all, said)
+        assert heard == await ann.heard_text()
+
+
+async def tell_all(room: Room, text: str) -> None:
+    room.ctx.broadcast(text)
+
+
 async def test_a_message_after_the_end_is_not_heard() -> None:
     async with party_app() as app, connected(app, "/parties/chat/lobby") as ann:
         await ann.hear()
