@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from itertools import chain, repeat
 from typing import Any
 
 import anyio
@@ -16,6 +18,7 @@ from typing_extensions import override
 
 from partyroom import Connection, ConnectRejectedError, Limits, Room, Runtime, RuntimeClosedError
 from partyroom.asgi import ConnectRequest, PartyApp, Request, Response
+from partyroom.asgi._http import read_body
 from partyroom.backends.memory import MemoryBackend
 from partyroom.testing import FaultyBackend
 from partyroom.testing.fake_clock import FakeClock
@@ -249,6 +252,23 @@ async def test_a_body_comes_whole_however_it_was_cut() -> None:
         answer.body,
         answer.headers["content-type"],
     )
+
+
+async def test_a_body_of_many_empty_parts_holds_no_more_than_its_bytes() -> None:
+    messages = chain(
+        repeat({"type": "http.request", "body": b"", "more_body": True}, 20_000),
+        [{"type": "http.request", "body": b"the end"}],
+    )
+
+    async def receive() -> Any:
+        return next(messages)
+
+    tracemalloc.start()
+    try:
+        assert b"the end" == await read_body(receive)
+        assert tracemalloc.get_traced_memory()[1] < 50_000
+    finally:
+        tracemalloc.stop()
 
 
 async def test_a_body_over_the_limit_is_refused_announced_or_not() -> None:
