@@ -52,7 +52,14 @@ class LoopThread(Home):
     @override
     def start(self) -> None:
         self._thread.start()
-        self._ready.wait()
+        try:
+            self._ready.wait()
+        except BaseException:
+            # An interrupt: what opens all the same could be closed by nobody.
+            self._ready.wait()
+            with suppress(Exception):
+                self.stop()
+            raise
         if self._error is not None:
             self._thread.join()
             raise self._error

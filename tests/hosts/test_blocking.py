@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from threading import Event
+from threading import Event, main_thread
 from threading import enumerate as enumerate_threads
 from typing import Any, assert_type
 
@@ -234,6 +235,27 @@ def test_an_interrupt_that_has_ended_it_is_told_to_who_closes(loop: Any) -> None
         thread.join(30)
         with pytest.raises(RuntimeClosedError):
             room.call(Counter.increment)
+
+
+@pytest.mark.usefixtures("interrupts")
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system does not interrupt threads")
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_an_interrupt_while_it_opens_leaves_nothing_open(loop: Any) -> None:
+    class Interrupting(BackendWrapper):
+        @override
+        async def __aenter__(self) -> Any:
+            if not interrupted:
+                interrupted.append(True)
+                signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
+            return await super().__aenter__()
+
+    interrupted: list[bool] = []
+    runtime = BlockingRuntime({"counter": Counter}, backend=Interrupting(MemoryBackend()), loop=loop)
+    with pytest.raises(KeyboardInterrupt):
+        runtime.open()
+    assert "<BlockingRuntime of counter, closed>" == repr(runtime)
+    with runtime:
+        assert 1 == runtime.parties["counter"].get("all").call(Counter.increment)
 
 
 def test_who_waits_for_a_message_is_told_that_the_runtime_closes() -> None:

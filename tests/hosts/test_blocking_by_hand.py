@@ -272,14 +272,6 @@ def test_a_signal_wakes_a_loop_that_is_just_falling_asleep_and_no_other_program(
     assert -1 == signal.set_wakeup_fd(-1)
 
 
-@pytest.fixture
-def interrupts() -> Iterator[None]:
-    """Let an interrupt raise as it does in a program: a process that a shell starts in the background ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interrupts")
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system does not interrupt threads")
 def test_an_interrupt_ends_the_call_that_waits_and_not_the_runtime(runtime: BlockingRuntime) -> None:
