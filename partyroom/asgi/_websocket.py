@@ -6,8 +6,8 @@ say, so that an idle client costs no task but the one that it costs its server.
 
 Promises that a client is let in only when ``on_connect`` is done (G19), that one
 which leaves at any moment is heard of, that one which does not read is closed
-with 1013 and held no longer than ``close_timeout`` after that (G21), and that
-every code and reason that is sent may be sent.
+with 1013 and held no longer than ``close_timeout`` after that (G21), nor is one
+that is refused, and that every code and reason that is sent may be sent.
 
 Must never hold a message back for a client whose room goes on: what waits is
 bounded by the room's limits.
@@ -229,6 +229,7 @@ class WebSocket:
         LOG.error(text, self._room, exc_info=error, extra=about(self._room, "on_connect"))
 
     async def _refuse(self, code: int, reason: str) -> None:
+        self._await_end()
         # A browser shows its page the code of a close frame, and nothing of a refused handshake.
         await self._tell({"type": "websocket.accept"})
         await self._tell_end(code, reason)

@@ -572,6 +572,16 @@ async def test_a_client_that_is_closed_before_it_is_spoken_to_is_waited_for_no_l
         await slow.ended.wait()
 
 
+async def test_a_client_that_is_refused_and_does_not_hear_it_is_waited_for_no_longer() -> None:
+    clock = FakeClock()
+    async with party_app(runtime={"clock": clock}) as app, connecting(app, "/parties/chat/closed") as slow:
+        slow.reads = anyio.Event()
+        await slow.say(type="websocket.connect")
+        await anyio.wait_all_tasks_blocked()
+        await clock.advance(CLOSE_TIMEOUT)
+        await slow.ended.wait()
+
+
 async def close_all(room: Room) -> None:
     for each in room.ctx.get_connections():
         each.close(4000, "gone")
