@@ -51,11 +51,11 @@ class LoopThread(Home):
 
     @override
     def start(self) -> None:
-        self._thread.start()
         try:
+            self._thread.start()
             self._ready.wait()
-        except BaseException:
-            # An interrupt: what opens all the same could be closed by nobody.
+        except KeyboardInterrupt:
+            # What opens all the same could be closed by nobody.
             self._ready.wait()
             with suppress(Exception):
                 self.stop()
