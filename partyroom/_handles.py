@@ -268,8 +268,10 @@ class Connecting(AbstractAsyncContextManager[Client]):
         except BaseException:
             connection.abandon()
             raise
-        closed = connection.inbox.closed
-        if closed is not None:
+        if not connection.was_let_in:
+            # What a later event has closed meanwhile was let in: it is to receive what was sent before that.
+            closed = connection.inbox.closed
+            assert closed is not None
             raise ConnectRejectedError(closed.code, closed.reason)
         self._connection = connection
         return RoomClient(connection, self._deliver)

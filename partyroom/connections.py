@@ -167,6 +167,11 @@ class RoomConnection(Connection):
         """Say whether it is one of the room's."""
         return self._home is not None and self in self._home
 
+    @property
+    def was_let_in(self) -> bool:
+        """Whether the room has let it in, however it has ended since."""
+        return self._accepted
+
     def settle_in(self) -> None:
         """Be let in, now that ``on_connect`` is done and safe; unless the room closed it there, which refuses it."""
         if self.inbox.closed is None:

@@ -57,14 +57,15 @@ def limited(receive: Receive, request: Request, limit: int) -> Receive:
 
 async def read_body(receive: Receive) -> bytes:
     """Read a whole body; raise :class:`ClientLeft` if it does not come to its end."""
-    parts: list[bytes] = []
+    # Not a list of its parts: the limit is one of bytes, and of empty parts there is no end.
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeft
-        parts.append(message.get("body", b""))
+        body += message.get("body", b"")
         if not message.get("more_body", False):
-            return b"".join(parts)
+            return bytes(body)
 
 
 async def ask_room(handle: RoomHandle, request: object, receive: Receive | None) -> object:

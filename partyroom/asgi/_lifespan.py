@@ -5,7 +5,8 @@ inner application starts until after it has stopped.
 
 Promises that the server is told that all is stopped only when the runtime has
 closed, that a runtime which cannot be opened stops the server from starting,
-and that an inner application which refuses ``lifespan`` loses nothing by it.
+and that an inner application which refuses ``lifespan``, or goes from it as soon
+as it has started, loses nothing by it.
 
 Must never be asked for an application that is mounted in another: there the
 host enters the runtime.
@@ -67,16 +68,18 @@ class _Inner:
         self._outer_receive = receive
         self._outer_send = send
         self._has_spoken = False
+        self._runs_on = False
+        """Whether the server has been told that all has started, and has not said that it stops."""
         self.last: Message | None = None
         """What the server is to be told at the end."""
 
     async def run(self, app: ASGIApp | None, scope: Scope) -> None:
         """Run the inner application to the end of its lifespan, or stand in for it."""
-        if app is not None and await self._is_served_by(app, scope):
-            return
-        await self._outer_send({"type": STARTED})
-        await self._outer_receive()
-        self.last = {"type": STOPPED}
+        if app is None or not await self._is_served_by(app, scope):
+            await self._send({"type": STARTED})
+        if self._runs_on:
+            await self._outer_receive()
+            self.last = {"type": STOPPED}
 
     async def _is_served_by(self, app: ASGIApp, scope: Scope) -> bool:
         """Say whether the application knows the lifespan: one that ends without a word does not."""
@@ -90,10 +93,15 @@ class _Inner:
 
     async def _receive(self) -> Message:
         first, self._first = self._first, None
-        return await self._outer_receive() if first is None else first
+        if first is not None:
+            return first
+        message = await self._outer_receive()
+        self._runs_on = False
+        return message
 
     async def _send(self, message: Message) -> None:
         self._has_spoken = True
+        self._runs_on = self._runs_on or message["type"] == STARTED
         if message["type"] in ENDS:
             self.last = message
         else:

@@ -6,8 +6,8 @@ say, so that an idle client costs no task but the one that it costs its server.
 
 Promises that a client is let in only when ``on_connect`` is done (G19), that one
 which leaves at any moment is heard of, that one which does not read is closed
-with 1013 and held no longer than ``close_timeout`` after that (G21), and that
-every code and reason that is sent may be sent.
+with 1013 and held no longer than ``close_timeout`` after that (G21), nor is one
+that is refused, and that every code and reason that is sent may be sent.
 
 Must never hold a message back for a client whose room goes on: what waits is
 bounded by the room's limits.
@@ -198,6 +198,9 @@ class WebSocket:
             self._give_up()
             return
         client.inbox.when_told(self._hear_room)
+        if client.inbox.closed is not None:
+            # A later event of the room has closed it already, of which nobody is told here.
+            self._await_end()
         await self._tell({"type": "websocket.accept", "subprotocol": self._subprotocol})
         await self._speak()
 
@@ -226,6 +229,7 @@ class WebSocket:
         LOG.error(text, self._room, exc_info=error, extra=about(self._room, "on_connect"))
 
     async def _refuse(self, code: int, reason: str) -> None:
+        self._await_end()
         # A browser shows its page the code of a close frame, and nothing of a refused handshake.
         await self._tell({"type": "websocket.accept"})
         await self._tell_end(code, reason)
@@ -238,7 +242,7 @@ class WebSocket:
         assert self._client is not None
         inbox = self._client.inbox
         if inbox.closed is not None:
-            self._patience = self._beside.start(self._be_patient, self._give_up)
+            self._await_end()
             if inbox.closed.code == TRY_AGAIN_LATER and self._speaking is not None:
                 inbox.take_all()
                 self._speaking.cancel()
@@ -263,6 +267,10 @@ class WebSocket:
         elif self._client is not None and self._client.inbox.has_news and not self._listening.cancel_called:
             self._speaking = self._beside.start(self._speak, self._have_spoken)
 
+    def _await_end(self) -> None:
+        """See that the client takes its end in time."""
+        self._patience = self._beside.start(self._be_patient, self._give_up)
+
     async def _be_patient(self) -> None:
         """Let go of a client that does not even take its close frame, in a while."""
         await self._manners.clock.sleep(self._manners.close_timeout)
@@ -283,8 +291,22 @@ class WebSocket:
 
 def _to_frame(message: str | bytes) -> dict[str, Any]:
     if isinstance(message, str):
-        return {"type": "websocket.send", "text": message}
+        return {"type": "websocket.send", "text": _well_formed(message)}
     return {"type": "websocket.send", "bytes": message}
+
+
+def _well_formed(text: str) -> str:
+    """Give a text as a frame can hold it, half a surrogate pair replaced as a browser does.
+
+    What one client has sent as JSON may have such a half, and a server that cannot send it ends the socket of everybody
+    who was to hear it.
+    """
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _is_over(payload: str | bytes, limit: int) -> bool:

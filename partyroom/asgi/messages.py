@@ -157,10 +157,10 @@ class Response:
         return cls(json.dumps(value), status, (*_to_pairs(headers), ("content-type", "application/json")))
 
     def content(self) -> bytes:
-        """Give the bytes of the body; none for a status that has no body."""
+        """Give the bytes of the body, what is not Unicode replaced; none for a status that has no body."""
         if self.status in BODILESS:
             return b""
-        return self.body.encode("utf-8") if isinstance(self.body, str) else self.body
+        return self.body.encode("utf-8", "replace") if isinstance(self.body, str) else self.body
 
     def wire_headers(self) -> list[tuple[bytes, bytes]]:
         """Give the headers as they are sent, with type and length of the body."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from threading import Event as ThreadEvent
-from threading import Thread, get_ident
+from threading import Thread, current_thread
 from typing import TypeVar, final
 
 from anyio import Event, run
@@ -44,9 +44,22 @@ class LoopThread(Home):
         self._thread = Thread(target=self._main, name="partyroom", daemon=True)
 
     @override
+    def check(self) -> None:
+        super().check()
+        if current_thread() is self._thread:
+            raise RuntimeStateError(ROOMS_OWN_CODE)
+
+    @override
     def start(self) -> None:
-        self._thread.start()
-        self._ready.wait()
+        try:
+            self._thread.start()
+            self._ready.wait()
+        except KeyboardInterrupt:
+            # What opens all the same could be closed by nobody.
+            self._ready.wait()
+            with suppress(Exception):
+                self.stop()
+            raise
         if self._error is not None:
             self._thread.join()
             raise self._error
@@ -88,8 +101,6 @@ class LoopThread(Home):
     @override
     def ask(self, fn: Callable[[], Awaitable[T]], /) -> T:
         self.check()
-        if get_ident() == self._thread.ident:
-            raise RuntimeStateError(ROOMS_OWN_CODE)
         assert self._portal is not None
         try:
             future = self._portal.start_task_soon(fn)

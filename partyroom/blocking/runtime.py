@@ -98,6 +98,8 @@ class BlockingRuntime:
         self._loop = loop
         self._lock = Lock()
         self._home: Home | None = None
+        self._moving: Home | None = None
+        """The home that is being opened or closed, by whoever holds the lock."""
         self._parties = Parties(Ask(self._ask, self._runtime.clock), self._runtime.parties)
 
     @override
@@ -108,29 +110,44 @@ class BlockingRuntime:
 
     def open(self) -> Self:
         """Open the runtime; raise what its backend raises, or :class:`RuntimeStateError` if it is open."""
+        self._check_caller()
         with self._lock:
             if self._home is not None:
                 self._home.check()
                 message = "this runtime is open already"
                 raise RuntimeStateError(message)
-            home = (
+            home = self._moving = (
                 OwnThread(self._runtime) if self._runtime.alarms == "manual" else LoopThread(self._runtime, self._loop)
             )
-            home.start()
+            try:
+                home.start()
+            finally:
+                self._moving = None
             self._home = home
         atexit.register(self._close_at_exit)
         return self
 
     def close(self) -> None:
         """Close the runtime, and return when it has closed; harmless if it is not open."""
+        self._check_caller()
         with self._lock:
             home = self._home
             if home is None:
                 return
             home.check()
+            self._moving = home
             self._home = None
             atexit.unregister(self._close_at_exit)
-            home.stop()
+            try:
+                home.stop()
+            finally:
+                self._moving = None
+
+    def _check_caller(self) -> None:
+        """Refuse a room's code before it waits for the lock: whoever holds it may be waiting for that code to end."""
+        home = self._moving or self._home
+        if home is not None:
+            home.check()
 
     def _close_at_exit(self) -> None:
         home = self._home

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from itertools import chain, repeat
 from typing import Any
 
 import anyio
@@ -16,7 +18,9 @@ from typing_extensions import override
 
 from partyroom import Connection, ConnectRejectedError, Limits, Room, Runtime, RuntimeClosedError
 from partyroom.asgi import ConnectRequest, PartyApp, Request, Response
+from partyroom.asgi._http import read_body
 from partyroom.backends.memory import MemoryBackend
+from partyroom.testing import FaultyBackend
 from partyroom.testing.fake_clock import FakeClock
 from tests.hosts.driver import Answer, Exchange, Socket, ask, connected, connecting, denial, scope_of, whole_answer
 
@@ -43,6 +47,8 @@ class Chat(Room):
                 raise ConnectRejectedError(1006, "é" * 100)
             case "slow":
                 await self.ctx.clock.sleep(timedelta(seconds=30))
+            case "kept":
+                await self.ctx.storage.put("in", connection.id)
             case _:
                 request: ConnectRequest = connection.request
                 self.ctx.broadcast(f"{connection.id} is here, {request.user}")
@@ -248,6 +254,23 @@ async def test_a_body_comes_whole_however_it_was_cut() -> None:
     )
 
 
+async def test_a_body_of_many_empty_parts_holds_no_more_than_its_bytes() -> None:
+    messages = chain(
+        repeat({"type": "http.request", "body": b"", "more_body": True}, 20_000),
+        [{"type": "http.request", "body": b"the end"}],
+    )
+
+    async def receive() -> Any:
+        return next(messages)
+
+    tracemalloc.start()
+    try:
+        assert b"the end" == await read_body(receive)
+        assert tracemalloc.get_traced_memory()[1] < 50_000
+    finally:
+        tracemalloc.stop()
+
+
 async def test_a_body_over_the_limit_is_refused_announced_or_not() -> None:
     async with party_app(max_body_bytes=10) as app:
         assert 200 == (await ask(app, "POST", "/parties/chat/lobby", [b"x" * 5, b"x" * 5])).status
@@ -425,6 +448,26 @@ async def test_a_room_closes_a_connection_after_what_it_has_sent() -> None:
         assert [["ann", 4000, "gone", True]] == await left(app, "lobby")
 
 
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ("\ud83d", "\ufffd"),
+        ("a\udc00\ud83db", "a\ufffd\ufffdb"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("é\U0001f600", "é\U0001f600"),
+    ],
+)
+async def test_a_text_that_is_not_unicode_is_sent_as_a_browser_sends_it(said: str, heard: str) -> None:
+    async with party_app() as app, connected(app, "/parties/chat/lobby", "_pk=ann") as ann:
+        await ann.hear()
+        await runtime_of(app).parties["chat"].get("lobby").call(tell_all, said)
+        assert heard == await ann.heard_text()
+
+
+async def tell_all(room: Room, text: str) -> None:
+    room.ctx.broadcast(text)
+
+
 async def test_a_message_after_the_end_is_not_heard() -> None:
     async with party_app() as app, connected(app, "/parties/chat/lobby") as ann:
         await ann.hear()
@@ -508,6 +551,40 @@ async def test_a_client_that_does_not_read_is_closed_and_holds_up_nobody() -> No
         await anyio.wait_all_tasks_blocked()
         await clock.advance(timedelta(seconds=10))
         await slow.ended.wait()
+
+
+async def test_a_client_that_is_closed_before_it_is_spoken_to_is_waited_for_no_longer() -> None:
+    clock, faulty = FakeClock(), FaultyBackend(MemoryBackend())
+    async with (
+        Runtime({"chat": Chat}, backend=faulty, clock=clock) as runtime,
+        connecting(PartyApp(runtime), "/parties/chat/kept", "_pk=slow") as slow,
+    ):
+        slow.reads = anyio.Event()
+        with faulty.hold_answer() as hold:
+            await slow.say(type="websocket.connect")
+            await hold.arrived()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(runtime.parties["chat"].get("kept").call, close_all)
+                await anyio.wait_all_tasks_blocked()
+                hold.release()
+        await anyio.wait_all_tasks_blocked()
+        await clock.advance(CLOSE_TIMEOUT)
+        await slow.ended.wait()
+
+
+async def test_a_client_that_is_refused_and_does_not_hear_it_is_waited_for_no_longer() -> None:
+    clock = FakeClock()
+    async with party_app(runtime={"clock": clock}) as app, connecting(app, "/parties/chat/closed") as slow:
+        slow.reads = anyio.Event()
+        await slow.say(type="websocket.connect")
+        await anyio.wait_all_tasks_blocked()
+        await clock.advance(CLOSE_TIMEOUT)
+        await slow.ended.wait()
+
+
+async def close_all(room: Room) -> None:
+    for each in room.ctx.get_connections():
+        each.close(4000, "gone")
 
 
 async def test_a_client_that_reads_again_hears_that_it_was_too_slow() -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from threading import Event
+from threading import Event, main_thread
 from threading import enumerate as enumerate_threads
 from typing import Any, assert_type
 
+import anyio.lowlevel
 import pytest
 from typing_extensions import override
 
@@ -235,6 +237,27 @@ def test_an_interrupt_that_has_ended_it_is_told_to_who_closes(loop: Any) -> None
             room.call(Counter.increment)
 
 
+@pytest.mark.usefixtures("interrupts")
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system does not interrupt threads")
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_an_interrupt_while_it_opens_leaves_nothing_open(loop: Any) -> None:
+    class Interrupting(BackendWrapper):
+        @override
+        async def __aenter__(self) -> Any:
+            if not interrupted:
+                interrupted.append(True)
+                signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
+            return await super().__aenter__()
+
+    interrupted: list[bool] = []
+    runtime = BlockingRuntime({"counter": Counter}, backend=Interrupting(MemoryBackend()), loop=loop)
+    with pytest.raises(KeyboardInterrupt):
+        runtime.open()
+    assert "<BlockingRuntime of counter, closed>" == repr(runtime)
+    with runtime:
+        assert 1 == runtime.parties["counter"].get("all").call(Counter.increment)
+
+
 def test_who_waits_for_a_message_is_told_that_the_runtime_closes() -> None:
     runtime = BlockingRuntime({"counter": Counter}, backend=MemoryBackend()).open()
     waits = Event()
@@ -272,6 +295,35 @@ def test_a_room_does_not_wait_for_its_own_thread(runtime: BlockingRuntime) -> No
 
     with pytest.raises(RuntimeStateError, match=r"self\.ctx"):
         room.call(wait_for_itself)
+
+
+def test_a_room_neither_opens_nor_closes_it(runtime: BlockingRuntime) -> None:
+    room = runtime.parties["counter"].get("all")
+
+    async def meddle(_room: Counter, verb: Callable[[], object]) -> None:
+        verb()
+
+    for verb in (runtime.open, runtime.close):
+        with pytest.raises(RuntimeStateError, match=r"self\.ctx"):
+            room.call(meddle, verb)
+    assert 1 == room.call(Counter.increment)
+
+
+def test_a_room_that_closes_it_while_it_closes_holds_nobody_up(runtime: BlockingRuntime) -> None:
+    begun = Event()
+
+    async def close(_room: Counter) -> None:
+        begun.set()
+        while "closing" not in repr(runtime):
+            await anyio.lowlevel.checkpoint()
+        runtime.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(runtime.parties["counter"].get("all").call, close)
+        assert begun.wait(20)
+        runtime.close()
+        with pytest.raises(RuntimeStateError, match=r"self\.ctx"):
+            asked.result(20)
 
 
 PROGRAM = """

@@ -159,6 +159,25 @@ def test_a_room_does_not_wait_for_its_own_thread(runtime: BlockingRuntime) -> No
     assert 1 == room.call(Counter.increment)
 
 
+def test_a_room_that_closes_it_while_it_closes_holds_nobody_up() -> None:
+    refused: list[str] = []
+
+    class Meddler(Room):
+        async def on_message(self, message: str | bytes, sender: Connection) -> None:
+            while "closing" not in repr(meddled):
+                await anyio.lowlevel.checkpoint()
+            with pytest.raises(RuntimeStateError, match=r"self\.ctx") as error:
+                meddled.close()
+            refused.append(str(error.value))
+
+    meddled = BlockingRuntime({"meddler": Meddler}, backend=MemoryBackend(), alarms="manual").open()
+    client = meddled.parties["meddler"].get("a").connect().__enter__()
+    client.send("handled while it closes")
+    assert [] == refused
+    meddled.close()
+    assert 1 == len(refused)
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_a_thread_in_which_a_loop_runs_is_refused(runtime: BlockingRuntime, loop: str) -> None:
     other = BlockingRuntime({}, backend=MemoryBackend(), alarms="manual")
@@ -251,14 +270,6 @@ def test_a_signal_wakes_a_loop_that_is_just_falling_asleep_and_no_other_program(
 
     assert -1 != runtime.parties["diary"].get("ann").call(bell)
     assert -1 == signal.set_wakeup_fd(-1)
-
-
-@pytest.fixture
-def interrupts() -> Iterator[None]:
-    """Let an interrupt raise as it does in a program: a process that a shell starts in the background ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interrupts")

@@ -84,11 +84,17 @@ async def says_nothing(scope: Any, receive: Any, send: Any) -> None:
     return
 
 
-@pytest.mark.parametrize("inner", [refuses, reads_and_refuses, says_nothing])
-async def test_an_inner_application_without_a_lifespan_loses_nothing(inner: Any) -> None:
+async def starts_and_goes(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+
+
+@pytest.mark.parametrize("inner", [refuses, reads_and_refuses, says_nothing, starts_and_goes])
+async def test_an_inner_application_without_a_lifespan_or_with_half_of_one_loses_nothing(inner: Any) -> None:
     runtime = new_runtime()
     async with serving(PartyApp(runtime, app=inner)) as exchange:
         assert {"type": "lifespan.startup.complete"} == await exchange.hear()
+        await anyio.wait_all_tasks_blocked()
         assert is_open(runtime)
         assert {"type": "lifespan.shutdown.complete"} == await stop(exchange)
         assert not is_open(runtime)

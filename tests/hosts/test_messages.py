@@ -36,6 +36,7 @@ def test_a_request_is_made_by_hand_for_tests() -> None:
     ("response", "headers", "content"),
     [
         (Response("é"), [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"2")], b"\xc3\xa9"),
+        (Response("\ud83d"), [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"1")], b"?"),
         (Response(b"x"), [(b"content-type", b"application/octet-stream"), (b"content-length", b"1")], b"x"),
         (Response(b"", 304, {"ETag": "1"}), [(b"etag", b"1")], b""),
         (

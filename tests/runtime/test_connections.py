@@ -33,7 +33,9 @@ from partyroom import (
     RoomHandle,
     RuntimeStateError,
 )
-from partyroom.testing import Harness, HarnessOptions
+from partyroom.backends.memory import MemoryBackend
+from partyroom.testing import FaultyBackend, Harness, HarnessOptions
+from partyroom.testing.faults import Hold
 from tests.sizes import sizes
 
 pytestmark = pytest.mark.anyio
@@ -414,6 +416,38 @@ async def test_what_was_sent_before_the_end_is_received_before_it(play: Play) ->
         with pytest.raises(ConnectionClosedError) as ended:
             await client.receive()
         assert (4000, "done") == (ended.value.code, ended.value.reason)
+
+
+async def test_who_is_let_in_and_closed_by_the_next_event_was_let_in_all_the_same(play: Play) -> None:
+    async def welcome(hall: Hall, connection: Connection) -> None:
+        await hall.ctx.storage.put("in", connection.id)
+        connection.send("welcome")
+
+    async def part(hall: Hall) -> None:
+        for each in hall.ctx.get_connections():
+            each.close(4000, "done")
+
+    play.on_connect = welcome
+    faulty = FaultyBackend(MemoryBackend())
+    async with play.open(backend=faulty) as (_, room), anyio.create_task_group() as tasks:
+        with faulty.hold_answer("commit") as hold:
+            # Both leave together, when this commit is answered.
+            tasks.start_soon(hold_and_part, hold, room, part)
+            async with room.connect(id="ann") as client:
+                assert "welcome" == await client.receive()
+                with pytest.raises(ConnectionClosedError) as ended:
+                    await client.receive()
+        assert (4000, "done") == (ended.value.code, ended.value.reason)
+    assert [("ann", 4000, "done", True)] == play.heard
+
+
+async def hold_and_part(hold: Hold, room: RoomHandle, part: Callable[[Hall], Awaitable[None]]) -> None:
+    """Have another event run while the commit of the one before is not answered."""
+    await hold.arrived()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(room.call, part)
+        await anyio.wait_all_tasks_blocked()
+        hold.release()
 
 
 # --- errors ------------------------------------------------------------------
