@@ -152,11 +152,12 @@ def rings_once(row: AlarmRow) -> bool:
     return AlarmRecord.decode(row.data).recurrence is None
 
 
-def catch_up(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
+def catch_up(row: AlarmRow, now: int, number: int, chance: float) -> AlarmRow | None:
     """Skip the occurrences that are older than their recurrence's grace, before a due alarm rings.
 
     Gives the row to ring, or to store if it is not due any more; ``None`` if there are no more occurrences. A ring
-    that is being retried is never skipped. Raises :class:`DecodeError` for a row that cannot be read.
+    that is being retried is never skipped. What is skipped may have rung without a commit, so that the occurrence after
+    it has an id of its own. Raises :class:`DecodeError` for a row that cannot be read.
     """
     record = AlarmRecord.decode(row.data)
     recurrence = record.recurrence
@@ -171,7 +172,7 @@ def catch_up(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
     if following is None:
         return None
     missed = record.missed + 1 + count_since(recurrence, scheduled, oldest - 1)
-    return _spread_row(row, record._replace(missed=missed), following, chance)
+    return _spread_row(row, record._replace(id=_identity(number), missed=missed), following, chance)
 
 
 def describe(row: AlarmRow, codec: Codec, now: int) -> Alarm:
