@@ -82,10 +82,13 @@ class AlarmLoop(AlarmScheduler):
 
     @override
     def changed(self, room: RoomKey, due: datetime | None, /) -> None:
-        queue = self._queue
-        if due is not None and queue.is_stored(room, due) and due > self._clock.now():
+        if due is not None and self._queue.is_stored(room, due) and due > self._clock.now():
             due = None
-        queue.change(room, due)
+        self.hold(room, due)
+
+    def hold(self, room: RoomKey, due: datetime | None) -> None:
+        """Hear when a room is to be woken, and keep that in any case: what is stored may say something else."""
+        self._queue.change(room, due)
         if self._asleep is not None:
             target, sleep = self._asleep
             # What was moved later, or deleted, does not wake the sleeper: it looks again when it wakes anyway, and

@@ -105,7 +105,7 @@ class Engine(Keeper):
         self._monotonic = Timers(loop, self.work, self._ticks, self._sleep)
         self._idle = IdleRooms(self._monotonic, clock.monotonic, settings.idle_timeout, self._put_all_to_sleep)
         self._wall = Timers(loop, self.work, lambda: to_micros(clock.now()), self._sleep_until)
-        self.scheduling = Scheduling(self._choose_scheduler(), clock, settings.log)
+        self.scheduling = self._make_scheduling()
         self.services = Services(
             loop=loop,
             work=self.work,
@@ -125,13 +125,14 @@ class Engine(Keeper):
             probe=settings.probe,
         )
 
-    def _choose_scheduler(self) -> AlarmScheduler | None:
+    def _make_scheduling(self) -> Scheduling:
         settings, limits = self._settings, self._settings.limits
         if not settings.rings:
-            return None
-        return settings.scheduler or AlarmLoop(
-            settings.clock, self.work, lookahead=limits.alarm_lookahead, max_waking=limits.max_waking
-        )
+            return Scheduling(None, None, settings.clock, settings.log)
+        if settings.scheduler is not None:
+            return Scheduling(settings.scheduler, settings.scheduler.changed, settings.clock, settings.log)
+        loop = AlarmLoop(settings.clock, self.work, lookahead=limits.alarm_lookahead, max_waking=limits.max_waking)
+        return Scheduling(loop, loop.hold, settings.clock, settings.log)
 
     # --- tasks and time ------------------------------------------------------
 

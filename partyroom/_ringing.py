@@ -67,7 +67,8 @@ def set_ringing(room: RingingRoom, event: Event, row: AlarmRow, on_alarm: Callab
     # Not when it was looked up: a store, a constructor and ``on_start`` may have taken their time since.
     begin = now(room)
     try:
-        current = catch_up(row, begin, room.services.random.random())
+        random = room.services.random
+        current = catch_up(row, begin, random.getrandbits(NUMBER), random.random())
         if current is None or current.due is None or current.due > begin:
             event.layer().alarms[row.name] = current
             return False

@@ -211,8 +211,9 @@ class RoomAlarms(Storage):
 
     @override
     async def resume_alarm(self, name: str | None = None, /) -> bool:
-        chance = self._room.services.random.random()
-        return await self._steer(name, lambda row: resume(row, self._now(), chance))
+        random = self._room.services.random
+        number, chance = random.getrandbits(64), random.random()
+        return await self._steer(name, lambda row: resume(row, self._now(), number, chance))
 
     async def _steer(self, name: str | None, step: Callable[[AlarmRow], AlarmRow | None]) -> bool:
         """Make a step in an alarm's life; say whether it was one."""

@@ -29,10 +29,20 @@ LONGEST_BACK_OFF: Final = 10
 
 @final
 class Scheduling:
-    """What a run's rooms tell its scheduler; ``scheduler`` is ``None`` where the host rings by hand."""
+    """What a run's rooms tell its scheduler; ``scheduler`` is ``None`` where the host rings by hand.
 
-    def __init__(self, scheduler: AlarmScheduler | None, clock: Clock, log: Logger) -> None:
+    ``look_again`` is how the scheduler is told when to wake a room whatever is stored.
+    """
+
+    def __init__(
+        self,
+        scheduler: AlarmScheduler | None,
+        look_again: Callable[[RoomKey, datetime], None] | None,
+        clock: Clock,
+        log: Logger,
+    ) -> None:
         self.scheduler = scheduler
+        self._look_again = look_again
         self._clock = clock
         self._log = log
         self._failed_starts: dict[RoomKey, int] = {}
@@ -53,9 +63,9 @@ class Scheduling:
         """Hear that a room could not be woken for its alarm, or broke: it is to look for due alarms again later (G12)."""
         failures = self._failed_starts.get(room, 0) + 1
         self._failed_starts[room] = failures
-        if self.scheduler is not None:
+        if self._look_again is not None:
             delay = timedelta(seconds=2 ** min(failures, LONGEST_BACK_OFF))
-            self.scheduler.changed(room, self._clock.now() + delay)
+            self._look_again(room, self._clock.now() + delay)
 
     def no_handler(self, room: RoomKey, room_type: type[object]) -> None:
         """Hear that an alarm is due in a class that has no ``on_alarm``: it waits (G14), and the log says so once for each class."""

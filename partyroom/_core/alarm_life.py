@@ -118,7 +118,7 @@ def new_row(
         return current._replace(data=kept._replace(payload=payload, retry=retry, spread=record.spread).encode())
     rung = None if ringing is None else AlarmRecord.decode(ringing.data)
     if ringing is not None and rung is not None and rung.recurrence == when:
-        first = _next(when, _scheduled(ringing, rung), now)
+        first = _next(when, ringing, _scheduled(ringing, rung), now)
         record = record._replace(last=now)
     else:
         first = first_after(when, now)
@@ -136,10 +136,10 @@ def _decoded(row: AlarmRow) -> AlarmRecord | None:
         return None
 
 
-def _next(recurrence: Recurrence, scheduled: int, now: int) -> int | None:
+def _next(recurrence: Recurrence, row: AlarmRow, scheduled: int, now: int) -> int | None:
     """Give the occurrence that follows the one that rang."""
-    if scheduled > now:
-        # It was rung by hand before its time, which is still to come.
+    if now < scheduled and row.due is not None and row.due < scheduled:
+        # It was rung by hand before its time, which is still to come. Not so if the clock was set back while it rang.
         return scheduled
     return next_after(recurrence, scheduled, scheduled if recurrence.missed == "each" else now)
 
@@ -152,25 +152,27 @@ def rings_once(row: AlarmRow) -> bool:
     return AlarmRecord.decode(row.data).recurrence is None
 
 
-def catch_up(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
+def catch_up(row: AlarmRow, now: int, number: int, chance: float) -> AlarmRow | None:
     """Skip the occurrences that are older than their recurrence's grace, before a due alarm rings.
 
     Gives the row to ring, or to store if it is not due any more; ``None`` if there are no more occurrences. A ring
-    that is being retried is never skipped. Raises :class:`DecodeError` for a row that cannot be read.
+    that is being retried is never skipped. What is skipped may have rung without a commit, so that the occurrence after
+    it has an id of its own. Raises :class:`DecodeError` for a row that cannot be read.
     """
     record = AlarmRecord.decode(row.data)
     recurrence = record.recurrence
     if recurrence is None or recurrence.grace is None or row.due is None or record.retry_count:
         return row
     oldest = now - length_micros(recurrence.grace)
-    if row.due >= oldest:
-        return row
     scheduled = _scheduled(row, record)
+    # Either may be the later one: a spread delays the ring, and by hand it is rung before its time.
+    if max(row.due, scheduled) >= oldest:
+        return row
     following = next_after(recurrence, scheduled, oldest - 1)
     if following is None:
         return None
     missed = record.missed + 1 + count_since(recurrence, scheduled, oldest - 1)
-    return _spread_row(row, record._replace(missed=missed), following, chance)
+    return _spread_row(row, record._replace(id=_identity(number), missed=missed), following, chance)
 
 
 def describe(row: AlarmRow, codec: Codec, now: int) -> Alarm:
@@ -220,7 +222,7 @@ def _go_on(
     """Give the next occurrence of an alarm that has rung for good; ``None`` if there is none."""
     recurrence = record.recurrence
     scheduled = _scheduled(row, record)
-    following = None if recurrence is None else _next(recurrence, scheduled, now)
+    following = None if recurrence is None else _next(recurrence, row, scheduled, now)
     if following is None:
         return None
     fresh = AlarmRecord(
@@ -302,11 +304,11 @@ def pause(row: AlarmRow) -> AlarmRow:
     return _row(row, record._replace(paused=row.due), _scheduled(row, record), None)
 
 
-def resume(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
+def resume(row: AlarmRow, now: int, number: int, chance: float) -> AlarmRow | None:
     """Give the row of a paused alarm with its due time again; one that is not paused stays as it is.
 
-    An alarm that would have rung meanwhile rings at once; a recurrence goes on with its next occurrence, or ends
-    (``None``) if there is none.
+    An alarm that would have rung meanwhile rings at once; a recurrence goes on with its next occurrence, which is a ring
+    of its own, or ends (``None``) if there is none.
     """
     record = AlarmRecord.decode(row.data)
     if record.paused is None:
@@ -315,10 +317,11 @@ def resume(row: AlarmRow, now: int, chance: float) -> AlarmRow | None:
     scheduled = _scheduled(row, record)
     if record.recurrence is None or due > now:
         return _row(row, record, scheduled, due)
-    following = next_after(record.recurrence, scheduled, now)
+    # Rung by hand and then paused, its own time may be still to come.
+    following = scheduled if scheduled > now else next_after(record.recurrence, scheduled, now)
     if following is None:
         return None
-    return _spread_row(row, record._replace(retry_count=0), following, chance)
+    return _spread_row(row, record._replace(id=_identity(number), retry_count=0), following, chance)
 
 
 def ring_again(row: AlarmRow, now: int, number: int) -> AlarmRow:

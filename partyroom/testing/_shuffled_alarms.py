@@ -36,7 +36,8 @@ class ShuffledAlarms(AlarmScheduler):
         self._clock = clock
         self._cancel: dict[RoomKey, Callable[[], None]] = {}
         self._changed: set[RoomKey] = set()
-        self._wake: Callable[[RoomKey], None] = lambda _room: None
+        # Where nobody runs, a ring is forgotten with the change that asked for it: the next run reads of it.
+        self._wake: Callable[[RoomKey], None] = self._changed.discard
         self.ready = Event()
         """Set when the stored alarms have been read."""
 
@@ -78,4 +79,5 @@ class ShuffledAlarms(AlarmScheduler):
                 cancel()
             self._cancel.clear()
             self._changed.clear()
+            self._wake = self._changed.discard
             self.ready = Event()

@@ -25,7 +25,7 @@ from partyroom._core.alarm_record import AlarmRecord
 from partyroom._core.instants import HIGHEST, from_micros, to_micros
 from partyroom.errors import AlarmTimeError, DecodeError
 from partyroom.protocols import Codec
-from partyroom.recurrence import Cron, Every, Recurrence
+from partyroom.recurrence import Cron, Every, Missed, Recurrence
 from partyroom.types import Alarm, AlarmInfo, AlarmRow, RetryPolicy, RoomKey
 
 ROOM = RoomKey("party", "room")
@@ -183,6 +183,14 @@ def test_a_recurrence_goes_on_to_its_next_occurrence_under_a_new_id() -> None:
     assert TWO == record(row).id
 
 
+@pytest.mark.parametrize("missed", ["once", "each"])
+def test_a_clock_that_is_set_back_while_it_rings_has_no_occurrence_ring_twice(missed: Missed) -> None:
+    every = Every(timedelta(hours=1), missed=missed)
+    row = once(every)
+    assert NOON + 2 * HOUR == due(after_success(row, NOON + HOUR - 1, 2, 0.0))
+    assert NOON + 2 * HOUR == due(new_row(ROOM, "", every, NOON + HOUR - 1, number=2, ringing=row))
+
+
 def test_missed_occurrences_ring_once_and_are_counted() -> None:
     late = NOON + 5 * HOUR + 1
     told = describe(hourly(), CODEC, late)
@@ -208,7 +216,7 @@ def test_missed_occurrences_ring_each_if_that_is_asked_for() -> None:
 def test_occurrences_older_than_the_grace_are_skipped_and_counted() -> None:
     row = hourly(grace=timedelta(minutes=10))
     late = NOON + 5 * HOUR + 60 * SECOND
-    caught_up = catch_up(row, late, 0.0)
+    caught_up = catch_up(row, late, 7, 0.0)
     assert NOON + 5 * HOUR == due(caught_up)
     assert caught_up is not None
     assert (4, timedelta(minutes=1)) == (
@@ -220,16 +228,23 @@ def test_occurrences_older_than_the_grace_are_skipped_and_counted() -> None:
 
 def test_with_all_occurrences_older_than_the_grace_the_next_one_waits() -> None:
     row = hourly(grace=timedelta(minutes=10))
-    caught_up = catch_up(row, NOON + 5 * HOUR + 1800 * SECOND, 0.0)
+    caught_up = catch_up(row, NOON + 5 * HOUR + 1800 * SECOND, 7, 0.0)
     assert NOON + 6 * HOUR == due(caught_up)
     assert 5 == record(caught_up).missed
-    later = catch_up(caught_up, NOON + 8 * HOUR, 0.0) if caught_up is not None else None
+    later = catch_up(caught_up, NOON + 8 * HOUR, 7, 0.0) if caught_up is not None else None
     assert (NOON + 8 * HOUR, 7) == (due(later), record(later).missed)
+
+
+def test_what_is_skipped_leaves_its_id() -> None:
+    """It may have rung without a commit: what was done under its id was done for that occurrence."""
+    row = hourly(grace=timedelta(minutes=10))
+    assert ONE == record(catch_up(row, NOON + HOUR, 7, 0.0)).id
+    assert "0000000000000007" == record(catch_up(row, NOON + 2 * HOUR, 7, 0.0)).id
 
 
 def test_a_grace_with_each_rings_each_that_is_young_enough() -> None:
     late = NOON + 5 * HOUR
-    row = catch_up(hourly(missed="each", grace=timedelta(hours=2)), late, 0.0)
+    row = catch_up(hourly(missed="each", grace=timedelta(hours=2)), late, 7, 0.0)
     assert (NOON + 3 * HOUR, 2) == (due(row), record(row).missed)
     assert row is not None
     assert NOON + 4 * HOUR == due(after_success(row, late, 2, 0.0))
@@ -237,26 +252,33 @@ def test_a_grace_with_each_rings_each_that_is_young_enough() -> None:
 
 def test_within_the_grace_nothing_is_skipped() -> None:
     row = hourly(grace=timedelta(minutes=10))
-    assert row is catch_up(row, due(row) + 600 * SECOND, 0.0)
-    assert row is not catch_up(row, due(row) + 600 * SECOND + 1, 0.0)
+    assert row is catch_up(row, due(row) + 600 * SECOND, 7, 0.0)
+    assert row is not catch_up(row, due(row) + 600 * SECOND + 1, 7, 0.0)
+
+
+def test_what_was_asked_for_by_hand_skips_no_occurrence_that_is_still_to_come() -> None:
+    again = ring_again(hourly(grace=timedelta(minutes=10)), NOON, 2)
+    assert again is catch_up(again, NOON + HOUR // 2, 7, 0.0), "its own time is not even there"
+    assert NOON + HOUR == due(after_success(again, NOON + HOUR // 2, 3, 0.0))
+    assert NOON + 2 * HOUR == due(catch_up(again, NOON + 2 * HOUR, 7, 0.0))
 
 
 def test_an_alarm_without_grace_is_never_skipped() -> None:
     for row in (once(), hourly(), pause(hourly(grace=timedelta()))):
-        assert row is catch_up(row, HIGHEST, 0.0)
+        assert row is catch_up(row, HIGHEST, 7, 0.0)
 
 
 def test_a_retry_is_never_skipped_for_being_late() -> None:
     row = after_failure(hourly(grace=timedelta()), ValueError(), RetryPolicy(), NOON + HOUR, 2, 0.0)
-    assert row is catch_up(row, NOON + 9 * HOUR, 0.0)
+    assert row is catch_up(row, NOON + 9 * HOUR, 7, 0.0)
 
 
 def test_a_recurrence_without_another_occurrence_goes_away() -> None:
     last = once(Every(timedelta(days=36_500), anchor=from_micros(HIGHEST - HOUR), grace=timedelta()))
     assert HIGHEST - HOUR == due(last)
     assert after_success(last, due(last), 2, 0.0) is None
-    assert catch_up(last, HIGHEST, 0.0) is None
-    assert resume(pause(last), HIGHEST, 0.0) is None
+    assert catch_up(last, HIGHEST, 7, 0.0) is None
+    assert resume(pause(last), HIGHEST, 5, 0.0) is None
 
 
 def test_each_occurrence_has_a_delay_of_its_own() -> None:
@@ -328,7 +350,7 @@ def test_what_is_done_to_a_recurrence_from_outside_leaves_its_last_outcome(how: 
     steps = [
         row,
         pause(row),
-        resume(pause(row), NOON + 9 * HOUR, 0.0),
+        resume(pause(row), NOON + 9 * HOUR, 5, 0.0),
         ring_again(row, late + SECOND, 3),
         new_row(ROOM, "", HOURLY, late + SECOND, number=3, payload=b"new", current=row),
         only_once(row),
@@ -344,7 +366,7 @@ def test_what_is_done_to_a_recurrence_from_outside_leaves_its_last_outcome(how: 
 def test_occurrences_that_are_skipped_leave_the_last_outcome() -> None:
     row = after_success(hourly(grace=timedelta(minutes=5)), NOON + HOUR, 2, 0.0)
     assert row is not None
-    skipped = catch_up(row, NOON + 5 * HOUR + 600 * SECOND, 0.0)
+    skipped = catch_up(row, NOON + 5 * HOUR + 600 * SECOND, 7, 0.0)
     assert NOON + 6 * HOUR == due(skipped)
     assert NOON + HOUR == record(skipped).last
 
@@ -425,26 +447,39 @@ def test_a_paused_alarm_is_not_due_and_comes_back_as_it_was() -> None:
     row = once(timedelta(hours=1), payload=b"p")
     paused = pause(row)
     assert paused.due is None
-    assert row == resume(paused, NOON, 0.0)
-    assert row == resume(paused, NOON + 9 * HOUR, 0.0), "overdue, it rings at once"
+    assert row == resume(paused, NOON, 5, 0.0)
+    assert row == resume(paused, NOON + 9 * HOUR, 5, 0.0), "overdue, it rings at once"
 
 
 def test_pausing_and_resuming_twice_changes_nothing_more() -> None:
     paused = pause(once())
     assert paused is pause(paused)
     row = once()
-    assert row is resume(row, NOON, 0.0)
+    assert row is resume(row, NOON, 5, 0.0)
 
 
 def test_a_paused_retry_goes_on_where_it_was() -> None:
     retried = after_failure(once(), ValueError("no"), RetryPolicy(), NOON, 2, 0.0)
-    assert retried == resume(pause(retried), NOON + 9 * HOUR, 0.0)
+    assert retried == resume(pause(retried), NOON + 9 * HOUR, 5, 0.0)
 
 
 def test_a_resumed_recurrence_goes_on_with_its_next_occurrence() -> None:
     paused = pause(hourly())
-    assert hourly() == resume(paused, NOON, 0.0)
-    assert NOON + 6 * HOUR == due(resume(paused, NOON + 5 * HOUR, 0.0))
+    assert hourly() == resume(paused, NOON, 5, 0.0)
+    assert NOON + 6 * HOUR == due(resume(paused, NOON + 5 * HOUR, 5, 0.0))
+
+
+def test_a_recurrence_rung_by_hand_and_then_paused_goes_on_with_the_occurrence_to_come() -> None:
+    paused = pause(ring_again(hourly(), NOON, 2))
+    assert NOON + HOUR == due(resume(paused, NOON + HOUR // 2, 5, 0.0))
+    assert NOON + 2 * HOUR == due(resume(paused, NOON + HOUR, 5, 0.0))
+
+
+def test_a_retry_that_is_left_out_for_a_pause_leaves_its_id() -> None:
+    """What was done under that id was done for another occurrence."""
+    retried = after_failure(hourly(), ValueError(), RetryPolicy(), NOON + HOUR, 2, 0.0)
+    resumed = record(resume(pause(retried), NOON + HOUR + 9 * SECOND, 5, 0.0))
+    assert ("0000000000000005", 0) == (resumed.id, resumed.retry_count)
 
 
 def test_a_failed_alarm_rings_again_with_all_of_its_retries_before_it() -> None:

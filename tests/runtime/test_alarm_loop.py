@@ -416,6 +416,18 @@ async def test_what_has_passed_is_held_also_beyond_the_lookahead() -> None:
         assert [*(room(number) for number in range(8)), room(50)] == world.rung
 
 
+async def test_what_is_stored_nowhere_is_held_also_beyond_the_lookahead() -> None:
+    world = World(*(row(number, number) for number in range(1, 6)), lookahead=2)
+    async with world.running():
+        # One that is held, one that is not read yet, and one that the index does not have: all are to look again later.
+        for number in (2, 4, 50):
+            world.loop.hold(room(number), at(3))
+        await world.clock.advance_to(9)
+        assert [(1, room(1)), (3, room(2)), (3, room(3)), (3, room(4)), (3, room(50)), (4, room(4)), (5, room(5))] == (
+            world.diary
+        )
+
+
 @sizes("ringing", 1500, 30_000)
 async def test_of_a_million_pending_alarms_only_the_next_are_held(ringing: int) -> None:
     pending = 1_000_000

@@ -20,6 +20,7 @@ from partyroom import (
     Limits,
     RetryPolicy,
     Room,
+    RoomBrokenError,
     RoomContext,
     RoomHandle,
     RoomKey,
@@ -511,6 +512,25 @@ async def test_a_backend_that_does_not_answer_delays_a_ring_and_loses_none(store
         await harness.advance(HOUR)
         assert [66.0] == tower.rang()
         assert [0] == [alarm.retry_count for alarm in tower.alarms]
+
+
+async def test_a_room_that_breaks_keeps_its_alarm_however_little_is_looked_ahead(
+    store: StorageBackend, tower: Tower
+) -> None:
+    """Also where the time to look again lies behind all that is known of alarms (G8)."""
+    faulty = FaultyBackend(store)
+    limits = Limits(alarm_lookahead=2)
+    async with Harness({"bell": tower.bell}, backend=faulty, limits=limits, fail_on_errors=False) as harness:
+        bells = [harness.parties["bell"].get(name) for name in "abcd"]
+        for number, bell in enumerate(bells):
+            await do(bell, ring_at(number * MINUTE + SECOND))
+        await harness.restart()
+        await harness.advance(MINUTE)
+        faulty.refuse(RoomKey("bell", "b"))
+        with pytest.raises(RoomBrokenError):
+            await do(bells[1], put(key=1))
+        await harness.advance(HOUR)
+        assert [1.0, 62.0, 121.0, 181.0] == tower.rang()
 
 
 # --- what cannot be read ------------------------------------------------------

@@ -166,7 +166,11 @@ class Model:
         entry.due, entry.paused = entry.paused, None
         if entry.interval is not None and entry.due <= self.now:
             entry.retry_count = 0
-            self.go_on(entry, max(entry.scheduled, self.now))
+            if entry.scheduled > self.now:
+                # Rung by hand before its time, which is still to come.
+                entry.due = entry.scheduled
+            else:
+                self.go_on(entry, self.now)
 
     def ring(self, room: str, name: str | None) -> None:
         entry = self.alarms.get((room, name))
