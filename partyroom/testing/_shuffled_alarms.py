@@ -39,7 +39,7 @@ class ShuffledAlarms(AlarmScheduler):
         # Where nobody runs, a ring is forgotten with the change that asked for it: the next run reads of it.
         self._wake: Callable[[RoomKey], None] = self._changed.discard
         self.ready = Event()
-        """Set when the stored alarms have been read."""
+        """Set when the stored alarms have been read, or could not be; a new one for each run is the harness's to give."""
 
     @override
     def changed(self, room: RoomKey, due: datetime | None, /) -> None:
@@ -80,4 +80,4 @@ class ShuffledAlarms(AlarmScheduler):
             self._cancel.clear()
             self._changed.clear()
             self._wake = self._changed.discard
-            self.ready = Event()
+            self.ready.set()

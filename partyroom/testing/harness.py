@@ -20,7 +20,7 @@ from random import Random  # noqa: TID251 - chance by a seed, which a test gives
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
-from anyio import CancelScope
+from anyio import CancelScope, Event
 from typing_extensions import Unpack, override
 
 from partyroom._core.instants import from_micros
@@ -146,6 +146,8 @@ class Harness:
     async def _begin(self) -> None:
         self._clients = []
         self._probe.look_on()
+        if self._alarms is not None:
+            self._alarms.ready = Event()
         engine = await self._held.begin()
         self.clock.watch_waits()
         await self._work.learn_alarms(engine, rings=self._rings)

@@ -10,8 +10,8 @@ import pytest
 
 from partyroom import Alarm, Connection, Room, RoomKey, Upcoming
 from partyroom.backends.memory import MemoryBackend
-from partyroom.errors import BrokenInvariantError, ClockStalledError
-from partyroom.testing import FakeClock, Harness, OrdersReport, many_orders
+from partyroom.errors import BackendError, BrokenInvariantError, ClockStalledError
+from partyroom.testing import FakeClock, FaultyBackend, Harness, OrdersReport, many_orders
 from partyroom.testing._shuffled_alarms import ShuffledAlarms
 from tests.sizes import sizes
 
@@ -320,6 +320,14 @@ async def test_an_alarm_that_falls_due_in_a_shuffled_run_while_it_closes_rings_i
         await harness.run_due()
         for slow in rooms:
             assert {"rang slow": True, "rang next": True} == await harness.stored(slow)
+
+
+async def test_a_shuffled_run_that_cannot_read_its_alarms_fails_and_does_not_hang() -> None:
+    faulty = FaultyBackend(MemoryBackend())
+    with pytest.raises(BackendError, match="due_alarms"), anyio.fail_after(5):
+        async with Harness(PARTIES, backend=faulty, shuffled=True) as harness:
+            faulty.fail("due_alarms")
+            await harness.restart()
 
 
 async def test_a_harness_is_shuffled_by_hand_with_the_same_seed() -> None:
