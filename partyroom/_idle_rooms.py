@@ -46,9 +46,6 @@ class IdleRooms:
         """In monotonic seconds, as they come: this is noted after each event of a room."""
         self._sweeper: Entry | None = None
 
-    def __len__(self) -> int:
-        return len(self._since)
-
     def __contains__(self, room: AwakeRoom) -> bool:
         return room in self._since
 
