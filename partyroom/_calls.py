@@ -147,12 +147,11 @@ async def _call(  # noqa: PLR0917 - what makes an event, once the room may be as
     _link(unit, event)
     try:
         return await _ask(event)
-    except BaseException:
-        event.waiting = False
-        await _await_nested(unit, event)
-        raise
     finally:
-        _unlink(unit, event)
+        if unit.event.nested is None:
+            _unlink(unit, event)
+        else:
+            await _leave(unit, event)
 
 
 async def _await_earlier(unit: Unit) -> None:
@@ -194,7 +193,10 @@ async def _nest(services: Services, event: Event, unit: Unit, back: Unit) -> Any
         finally:
             _pass_turn(host)
     finally:
-        _unlink(unit, event)
+        if unit.event.nested is None:
+            _unlink(unit, event)
+        else:
+            await _leave(unit, event)
 
 
 async def _run_watched(services: Services, event: Event, back: Unit) -> Any:  # noqa: ANN401 - the handler's own result
@@ -269,19 +271,24 @@ def _pass_turn(host: Event) -> None:
         turn.set(None)
 
 
-async def _await_nested(unit: Unit, call: Event) -> None:
-    """After a cancelled call: wait for what it left running inside the caller's own event.
+async def _leave(unit: Unit, call: Event) -> None:
+    """Wait no longer for a call, but for what it left running inside the caller's own event.
 
-    Else two pieces of one event would run at once, one of them in a savepoint that nobody waits for.
+    Whoever waited between the two may have gone, by a cancellation of theirs. Else two pieces of one event would run at
+    once, one of them in a savepoint that nobody waits for.
     """
     host, home = unit.event, _room_of(unit)
-    while _has_left(host, call):
-        turn: OneShot[None] = home.services.loop.one_shot()
-        if host.turns is None:
-            host.turns = deque()
-        host.turns.appendleft((None, turn))
-        with CancelScope(shield=True):
-            await home.services.work.wait(turn)
+    call.waiting = False
+    try:
+        while _has_left(host, call):
+            turn: OneShot[None] = home.services.loop.one_shot()
+            if host.turns is None:
+                host.turns = deque()
+            host.turns.appendleft((None, turn))
+            with CancelScope(shield=True):
+                await home.services.work.wait(turn)
+    finally:
+        _unlink(unit, call)
 
 
 def _has_left(host: Event, call: Event) -> bool:

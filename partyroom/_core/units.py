@@ -347,6 +347,9 @@ def find_cycle(unit: Unit, target: Event | None) -> list[Event] | None:
             return [unit.event, *path, *reversed(mine[: mine.index(last)])]
         if last not in seen:
             seen.add(last)
+            if last.nested is not None:
+                # Looked at after the calls: they lead to it as well, unless somebody on the way has gone.
+                todo.append((*path, last.nested))
             todo.extend((*path, awaited) for call in last.calls or () if (awaited := _awaited(call)) is not None)
     return None
 
