@@ -35,7 +35,7 @@ from partyroom._core.units import (
 from partyroom._handlers import begin_handler
 from partyroom._native import OneShot
 from partyroom._services import AwakeRoom, Services
-from partyroom.errors import DeadlockError, EventCancelledError, LimitExceededError
+from partyroom.errors import DeadlockError, EventCancelledError, LimitExceededError, RoomBrokenError
 from partyroom.types import RoomKey
 
 __all__ = ["deliver", "perform"]
@@ -155,7 +155,13 @@ async def _call(  # noqa: PLR0917 - what makes an event, once the room may be as
 
 
 async def _await_earlier(unit: Unit) -> None:
-    """Wait until all earlier events of the caller's room are durable: a call is an output (G4)."""
+    """Wait until all earlier events of the caller's room are durable: a call is an output (G4).
+
+    If one of them was refused, raise what the caller was cut by: it may have shielded itself from that, and the gate is
+    open again.
+    """
+    if isinstance(unit.root.cut, RoomBrokenError):
+        raise unit.root.cut_again()
     home = _room_of(unit)
     if home.gate.is_open:
         return
