@@ -272,9 +272,10 @@ def current_unit() -> Unit | None:
 
 
 def _innermost_live(unit: Unit | None) -> Unit | None:
-    while unit is not None and not unit.is_live:
+    while unit is not None and not unit.open:
         unit = unit.parent
-    return unit
+    # One that goes on inside of what has ended belongs to nothing further out: it would be stored there by halves.
+    return unit if unit is not None and unit.is_live else None
 
 
 def unit_of(place: Place, what: str) -> Unit:

@@ -250,6 +250,35 @@ async def test_what_came_back_into_a_transaction_that_has_ended_is_refused_and_n
         assert {} == await room.stored()
 
 
+async def test_what_goes_on_inside_a_nested_event_that_has_ended_is_not_stored_by_halves_with_the_one_around_it(
+    backend: FaultyBackend,
+) -> None:
+    begun, gate = anyio.Event(), anyio.Event()
+
+    async def late(room: Room) -> None:
+        await room.ctx.storage.put("first", 1)
+        begun.set()
+        await gate.wait()
+        await room.ctx.storage.put("second", 2)
+
+    async def begin(room: Room) -> None:
+        async with anyio.create_task_group() as group:
+
+            async def leave_behind() -> Caller[None]:
+                call = Caller(group, box(room, "a").call, late)
+                await begun.wait()
+                return call
+
+            call = await room.ctx.run(leave_behind)
+            gate.set()
+        assert isinstance(await call.outcome(), OutsideEventError)
+
+    async with running({"box": Box}, backend) as runtime:
+        room = runtime.parties["box"].get("a")
+        await room.call(begin)
+        assert {} == await room.stored()
+
+
 async def test_a_nested_handler_that_cancels_itself_fails_that_call_only(backend: FaultyBackend) -> None:
     async def cancel(room: Room) -> None:
         with anyio.CancelScope() as scope:
