@@ -66,22 +66,15 @@ class Worker:
 
     def may_go_on(self) -> bool:
         """Look whether other code may run in this worker now: neither scope nor task cancelled, the context as in the beginning."""
-        self.is_dirty = self._is_context_changed()
+        now, clean = copy_context(), self._clean
+        # A variable can be changed or added, but not taken away: so equal numbers mean equal names, and the same order.
+        self.is_dirty = len(now) != len(clean) or not all(map(is_, now.values(), clean))
         if self.is_dirty or self.scope.cancel_called:
             return False
         # Cancelled by the loop's own means: that would reach whatever waits next, and what remains of it leads later
         # users of the loop's own task groups astray.
         self.is_dirty = self._cancels() > 0
         return not self.is_dirty
-
-    def scope_left(self) -> None:
-        """Look once more, now that the scope has taken its own cancellation back: code that was cut short leaves as much behind."""
-        self.is_dirty = self.is_dirty or self._is_context_changed() or self._cancels() > 0
-
-    def _is_context_changed(self) -> bool:
-        now, clean = copy_context(), self._clean
-        # A variable can be changed or added, but not taken away: so equal numbers mean equal names, and the same order.
-        return len(now) != len(clean) or not all(map(is_, now.values(), clean))
 
 
 @final
@@ -159,7 +152,9 @@ class Workers:
             with CancelScope(shield=True) as worker.scope:
                 if not await self._serve(worker):
                     return
-            worker.scope_left()
+            # Code that was cut short has not been looked at. The old scope has taken its own cancellation back by now.
+            worker.scope = CancelScope(shield=True)
+            worker.may_go_on()
 
     async def _serve(self, worker: Worker) -> bool:
         """Do one job after the other until scope or context are spent; ``False`` if there are workers enough without this one."""
