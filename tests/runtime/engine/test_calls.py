@@ -265,7 +265,7 @@ async def test_what_goes_on_inside_a_nested_event_that_has_ended_is_not_stored_b
         async with anyio.create_task_group() as group:
 
             async def leave_behind() -> Caller[None]:
-                call = Caller(group, box(room, "a").call, late)
+                call: Caller[None] = Caller(group, box(room, "a").call, late)
                 await begun.wait()
                 return call
 
