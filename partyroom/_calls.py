@@ -35,7 +35,7 @@ from partyroom._core.units import (
 from partyroom._handlers import begin_handler
 from partyroom._native import OneShot
 from partyroom._services import AwakeRoom, Services
-from partyroom.errors import DeadlockError, EventCancelledError, LimitExceededError
+from partyroom.errors import DeadlockError, EventCancelledError, LimitExceededError, RoomBrokenError
 from partyroom.types import RoomKey
 
 __all__ = ["deliver", "perform"]
@@ -147,16 +147,21 @@ async def _call(  # noqa: PLR0917 - what makes an event, once the room may be as
     _link(unit, event)
     try:
         return await _ask(event)
-    except BaseException:
-        event.waiting = False
-        await _await_nested(unit, event)
-        raise
     finally:
-        _unlink(unit, event)
+        if unit.event.nested is None:
+            _unlink(unit, event)
+        else:
+            await _leave(unit, event)
 
 
 async def _await_earlier(unit: Unit) -> None:
-    """Wait until all earlier events of the caller's room are durable: a call is an output (G4)."""
+    """Wait until all earlier events of the caller's room are durable: a call is an output (G4).
+
+    If one of them was refused, raise what the caller was cut by: it may have shielded itself from that, and the gate is
+    open again.
+    """
+    if isinstance(unit.root.cut, RoomBrokenError):
+        raise unit.root.cut_again()
     home = _room_of(unit)
     if home.gate.is_open:
         return
@@ -194,7 +199,10 @@ async def _nest(services: Services, event: Event, unit: Unit, back: Unit) -> Any
         finally:
             _pass_turn(host)
     finally:
-        _unlink(unit, event)
+        if unit.event.nested is None:
+            _unlink(unit, event)
+        else:
+            await _leave(unit, event)
 
 
 async def _run_watched(services: Services, event: Event, back: Unit) -> Any:  # noqa: ANN401 - the handler's own result
@@ -269,19 +277,24 @@ def _pass_turn(host: Event) -> None:
         turn.set(None)
 
 
-async def _await_nested(unit: Unit, call: Event) -> None:
-    """After a cancelled call: wait for what it left running inside the caller's own event.
+async def _leave(unit: Unit, call: Event) -> None:
+    """Wait no longer for a call, but for what it left running inside the caller's own event.
 
-    Else two pieces of one event would run at once, one of them in a savepoint that nobody waits for.
+    Whoever waited between the two may have gone, by a cancellation of theirs. Else two pieces of one event would run at
+    once, one of them in a savepoint that nobody waits for.
     """
     host, home = unit.event, _room_of(unit)
-    while _has_left(host, call):
-        turn: OneShot[None] = home.services.loop.one_shot()
-        if host.turns is None:
-            host.turns = deque()
-        host.turns.appendleft((None, turn))
-        with CancelScope(shield=True):
-            await home.services.work.wait(turn)
+    call.waiting = False
+    try:
+        while _has_left(host, call):
+            turn: OneShot[None] = home.services.loop.one_shot()
+            if host.turns is None:
+                host.turns = deque()
+            host.turns.appendleft((None, turn))
+            with CancelScope(shield=True):
+                await home.services.work.wait(turn)
+    finally:
+        _unlink(unit, call)
 
 
 def _has_left(host: Event, call: Event) -> bool:

@@ -152,6 +152,9 @@ class Workers:
             with CancelScope(shield=True) as worker.scope:
                 if not await self._serve(worker):
                     return
+            # Code that was cut short has not been looked at. The old scope has taken its own cancellation back by now.
+            worker.scope = CancelScope(shield=True)
+            worker.may_go_on()
 
     async def _serve(self, worker: Worker) -> bool:
         """Do one job after the other until scope or context are spent; ``False`` if there are workers enough without this one."""

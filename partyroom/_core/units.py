@@ -272,9 +272,10 @@ def current_unit() -> Unit | None:
 
 
 def _innermost_live(unit: Unit | None) -> Unit | None:
-    while unit is not None and not unit.is_live:
+    while unit is not None and not unit.open:
         unit = unit.parent
-    return unit
+    # One that goes on inside of what has ended belongs to nothing further out: it would be stored there by halves.
+    return unit if unit is not None and unit.is_live else None
 
 
 def unit_of(place: Place, what: str) -> Unit:
@@ -347,6 +348,9 @@ def find_cycle(unit: Unit, target: Event | None) -> list[Event] | None:
             return [unit.event, *path, *reversed(mine[: mine.index(last)])]
         if last not in seen:
             seen.add(last)
+            if last.nested is not None:
+                # Looked at after the calls: they lead to it as well, unless somebody on the way has gone.
+                todo.append((*path, last.nested))
             todo.extend((*path, awaited) for call in last.calls or () if (awaited := _awaited(call)) is not None)
     return None
 

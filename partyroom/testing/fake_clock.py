@@ -344,8 +344,10 @@ class FakeClock(Clock):
         for each in self._line.sleepers:
             if each.timer.kind not in BACKGROUND and self._work.is_meant(each.timer, each.due):
                 return True
-        # What is overdue, and has nobody who sleeps for it, waits for something else than time: a missing handler.
-        return any(not each.is_background and each.due > self._line.now for each in self.pending())
+        # An alarm that is overdue, and has nobody who sleeps for it, waits for something else than time: a missing handler.
+        return any(
+            not each.is_background and (each.due > self._line.now or each.kind != "alarm") for each in self.pending()
+        )
 
     async def expect_quiet(self, duration: timedelta) -> None:
         """Let time pass, and raise an ``AssertionError`` if anybody was woken but rooms that left memory, and deadlines."""

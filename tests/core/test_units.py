@@ -287,6 +287,16 @@ def test_a_nested_event_waits_for_the_one_whose_turn_it_is() -> None:
     assert ["a.g", "c.g", "a.g"] == chain(find_cycle(nested, second))
 
 
+def test_an_event_waits_for_what_runs_nested_in_it_also_if_no_call_leads_there_any_more() -> None:
+    host, other = running("a"), running("d")
+    first = call(host, FakePlace("b"), begun=True)
+    nested = call(first, FakePlace("a"), begun=True, back=host)
+    host.nested = nested
+    host.calls = []
+    call(nested, FakePlace("d")).place.running = other
+    assert ["d.f", "a.f", "a.g", "d.f"] == chain(find_cycle(other, host))
+
+
 def test_a_wait_that_can_be_reached_by_two_ways_is_looked_at_once() -> None:
     first, second, third = running("a"), running("b"), running("c")
     for _ in range(2):

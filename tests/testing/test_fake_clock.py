@@ -13,7 +13,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from partyroom import Alarm, Room, Runtime
+from partyroom import Alarm, EventTimeoutError, Limits, Room, RoomHandle, Runtime
 from partyroom.backends.memory import MemoryBackend
 from partyroom.errors import ClockStalledError, EndlessTimersError, ExpectationError
 from partyroom.testing import FakeClock, FaultyBackend, Fired, Harness, Pending
@@ -797,6 +797,29 @@ async def test_run_until_idle_goes_on_until_only_idle_rooms_wait_and_gives_what_
         assert ["idle", "alarm", "alarm"] == [each.kind for each in fired]
         assert at(3600) == rooms.now()
         assert [] == await rooms.run_until_idle()
+
+
+async def test_run_until_idle_wakes_who_sleeps_behind_a_deadline_that_is_due_at_the_same_instant() -> None:
+    ended: list[str] = []
+
+    async def sleep_elsewhere(room: Room, seconds: float) -> None:
+        await room.ctx.parties["watch"].get("c").call(Watch.sleep, seconds)
+        ended.append("never")
+
+    async def call(room: RoomHandle, method: Callable[..., Awaitable[object]]) -> None:
+        with suppress(EventTimeoutError):
+            await room.call(method, 60)
+        ended.append(room.id)
+
+    async with harness(limits=Limits(event_timeout=MINUTE)) as rooms, anyio.create_task_group() as group:
+        group.start_soon(call, rooms.parties["watch"].get("a"), Watch.sleep)
+        group.start_soon(call, rooms.parties["watch"].get("b"), sleep_elsewhere)
+        await rooms.advance_to_next()
+        assert ["a"] == ended
+        assert ["timeout", "sleep"] == [each.kind for each in await rooms.pending()][:2]
+        await rooms.run_until_idle()
+        assert ["a", "b"] == ended
+        assert at(60) == rooms.now()
 
 
 async def test_run_until_idle_ends_where_nobody_sleeps_for_what_is_still_to_come() -> None:

@@ -7,13 +7,23 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 
 import anyio
 import attrs
 import pytest
 from anyio.abc import TaskGroup
 
-from partyroom import Client, Connection, ConnectionClosedError, Limits, Room, RoomHandle, Runtime
+from partyroom import (
+    Client,
+    Connection,
+    ConnectionClosedError,
+    EventTimeoutError,
+    Limits,
+    Room,
+    RoomHandle,
+    Runtime,
+)
 from partyroom.testing import FaultyBackend
 from tests.loops import needs_asyncio
 from tests.runtime.engine.running import Box, Caller, arrive, awake, get, nothing, put, running, until
@@ -281,6 +291,28 @@ async def test_no_context_variable_leaks_from_a_caller_or_from_one_event_into_th
         for value in ("first", "second", "third"):
             await room.call(look_and_set, value)
     assert ["host"] * 3 == seen
+
+
+async def test_no_context_variable_leaks_from_an_event_that_was_cut_short(backend: FaultyBackend) -> None:
+    begun = anyio.Event()
+    seen: list[str] = []
+
+    async def set_and_hang(room: Room) -> None:
+        VARIABLE.set("event")
+        begun.set()
+        await anyio.sleep_forever()
+
+    async def look(room: Room) -> None:
+        seen.append(VARIABLE.get())
+
+    limits = Limits(event_timeout=timedelta(milliseconds=1))
+    async with running({"box": Box}, backend, limits=limits) as runtime, anyio.create_task_group() as group:
+        room = runtime.parties["box"].get("a")
+        cut = Caller(group, room.call, set_and_hang)
+        await begun.wait()
+        await room.call(look)
+        assert isinstance(await cut.outcome(), EventTimeoutError)
+    assert ["nobody"] == seen
 
 
 async def test_a_variable_that_was_put_back_costs_no_worker(backend: FaultyBackend) -> None:

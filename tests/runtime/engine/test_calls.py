@@ -250,6 +250,35 @@ async def test_what_came_back_into_a_transaction_that_has_ended_is_refused_and_n
         assert {} == await room.stored()
 
 
+async def test_what_goes_on_inside_a_nested_event_that_has_ended_is_not_stored_by_halves_with_the_one_around_it(
+    backend: FaultyBackend,
+) -> None:
+    begun, gate = anyio.Event(), anyio.Event()
+
+    async def late(room: Room) -> None:
+        await room.ctx.storage.put("first", 1)
+        begun.set()
+        await gate.wait()
+        await room.ctx.storage.put("second", 2)
+
+    async def begin(room: Room) -> None:
+        async with anyio.create_task_group() as group:
+
+            async def leave_behind() -> Caller[None]:
+                call: Caller[None] = Caller(group, box(room, "a").call, late)
+                await begun.wait()
+                return call
+
+            call = await room.ctx.run(leave_behind)
+            gate.set()
+        assert isinstance(await call.outcome(), OutsideEventError)
+
+    async with running({"box": Box}, backend) as runtime:
+        room = runtime.parties["box"].get("a")
+        await room.call(begin)
+        assert {} == await room.stored()
+
+
 async def test_a_nested_handler_that_cancels_itself_fails_that_call_only(backend: FaultyBackend) -> None:
     async def cancel(room: Room) -> None:
         with anyio.CancelScope() as scope:
@@ -307,6 +336,88 @@ async def test_a_caller_on_the_chain_who_is_cancelled_waits_for_what_runs_nested
     async with running({"box": Box}, backend) as runtime:
         await runtime.parties["box"].get("a").call(begin)
     assert ["nested begins", "nested ends", "caller goes on"] == steps
+
+
+@pytest.mark.parametrize("way", ["called", "nested"])
+async def test_a_caller_waits_for_what_runs_nested_in_it_also_if_somebody_between_the_two_has_left(
+    backend: FaultyBackend, way: str
+) -> None:
+    begun, gate = anyio.Event(), anyio.Event()
+    scope = anyio.CancelScope()
+    order: list[str] = []
+
+    async def slow(room: Room) -> None:
+        begun.set()
+        await gate.wait()
+        await room.ctx.storage.put("k", 1)
+        order.append("nested")
+
+    async def there(room: Room) -> None:
+        await box(room, "a").call(slow)
+
+    async def leave(room: Room) -> None:
+        with scope:
+            await box(room, "c").call(there)
+        order.append("left")
+
+    async def begin(room: Room) -> Any:
+        await box(room, "b").call(leave)
+        order.append("caller")
+        return await get(room, "k")
+
+    async def around(room: Room) -> Any:
+        return await box(room, "a").call(begin)
+
+    async with running({"box": Box}, backend) as runtime, anyio.create_task_group() as group:
+        rooms = runtime.parties["box"]
+        call = partial(rooms.get("a").call, begin) if way == "called" else partial(rooms.get("b").call, around)
+        caller = Caller(group, call)
+        await begun.wait()
+        scope.cancel()
+        await until(lambda: order)
+        for _ in range(20):
+            await checkpoint()
+        gate.set()
+        assert 1 == await caller.outcome()
+    assert ["left", "nested", "caller"] == order
+
+
+async def test_a_wait_for_what_runs_nested_counts_for_a_deadlock_also_if_somebody_between_has_left(
+    backend: FaultyBackend,
+) -> None:
+    begun, gate = anyio.Event(), anyio.Event()
+    scope = anyio.CancelScope()
+
+    async def call_d(room: Room) -> None:
+        begun.set()
+        await box(room, "d").call(nothing)
+
+    async def there(room: Room) -> None:
+        await box(room, "a").call(call_d)
+
+    async def leave(room: Room) -> None:
+        with scope:
+            await box(room, "c").call(there)
+
+    async def begin(room: Room) -> None:
+        await box(room, "b").call(leave)
+
+    async def wait_and_call_a(room: Room) -> None:
+        await gate.wait()
+        await box(room, "a").call(nothing)
+
+    async with running({"box": Box}, backend) as runtime, anyio.create_task_group() as group:
+        rooms = runtime.parties["box"]
+        waiting = await arrive(group, runtime, rooms.get("d"), wait_and_call_a)
+        await until(lambda: awake(runtime, rooms.get("d")).running)
+        caller = Caller(group, rooms.get("a").call, begin)
+        await begun.wait()
+        await until(lambda: len(awake(runtime, rooms.get("d")).unfinished()) == 2)
+        scope.cancel()
+        await until(lambda: not awake(runtime, rooms.get("b")).running)
+        gate.set()
+        assert isinstance(await waiting.outcome(), DeadlockError)
+        assert None is await caller.outcome()
 
 
 async def test_a_caller_who_waits_so_goes_on_no_sooner_because_another_branch_of_its_event_calls(

@@ -366,6 +366,34 @@ async def test_a_caller_of_another_room_hears_that_its_own_earlier_events_were_r
         backend.heal()
 
 
+@pytest.mark.parametrize("way", ["call", "connect"])
+async def test_a_handler_that_is_shielded_from_its_cancellation_tells_no_other_room_of_what_was_refused(
+    backend: FaultyBackend, way: str
+) -> None:
+    async def read_and_tell(room: Room) -> None:
+        value, b = await get(room, "k"), room.ctx.parties["box"].get("b")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with pytest.raises(RoomBrokenError), anyio.CancelScope(shield=True):
+                if way == "call":
+                    await b.call(put, "k", value)
+                else:
+                    await b.connect(id=str(value)).__aenter__()
+
+    async with running({"box": Box}, backend) as runtime, anyio.create_task_group() as group:
+        room = runtime.parties["box"].get("a")
+        with backend.hold() as hold:
+            backend.fail_until_healed(room=A)
+            await arrive(group, runtime, room, put, "k", 1)
+            await hold.arrived()
+            caller = await arrive(group, runtime, room, read_and_tell)
+            await until(lambda: awake(runtime, room).running)
+        assert isinstance(await caller.outcome(), RoomBrokenError)
+        assert None is runtime.engine().awake(B)
+        backend.heal()
+
+
 # --- backends that break their contract, or are interrupted -------------------
 
 
