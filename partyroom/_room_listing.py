@@ -121,7 +121,7 @@ class Scan(AsyncIterator[tuple[str, Any]]):
         self._left = keys
         """What has not been given yet."""
         self._page: deque[tuple[str, bytes | None]] = deque()
-        self._seen: Sequence[tuple[object, int]] | None = None
+        self._seen: Sequence[tuple[int, int, object]] | None = None
         """What the layers' keys were when the page was read."""
 
     @override
@@ -157,6 +157,7 @@ def _newest(unit: Unit, key: str, data: bytes | None) -> bytes | None:
     return data
 
 
-def _keys_of(unit: Unit) -> Sequence[tuple[object, int]]:
+def _keys_of(unit: Unit) -> Sequence[tuple[int, int, object]]:
     """Give what differs whenever the keys of an event's layers do: none of them ever loses one, but by being replaced."""
-    return [(writes.values, len(writes.values)) for writes in unit.layers()]
+    # By their ids first: what replaces them when all is deleted may soon be equal to them. Held, so that no id is taken.
+    return [(id(writes.values), len(writes.values), writes.values) for writes in unit.layers()]

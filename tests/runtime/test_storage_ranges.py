@@ -166,6 +166,19 @@ async def test_a_scan_sees_a_key_that_was_deleted_before_and_is_written_ahead_of
     assert [True, "abcdef"] == await do(box, *steps)
 
 
+@pytest.mark.parametrize("again", [ALL, {"a": 1}], ids=["nothing", "a value"])
+async def test_a_scan_sees_that_all_is_deleted_and_the_same_written_again(
+    harness: Harness, box: RoomHandle, again: Mapping[str, int]
+) -> None:
+    async def begin_anew(storage: Storage) -> None:
+        await storage.delete_all()
+        await storage.put_many(again)
+
+    await do(box, put(**LETTERS))
+    await harness.put_to_sleep(box)
+    assert [None, "a"] == await do(box, put(**again), partial(scanned, at="a", step=begin_anew))
+
+
 async def test_a_scan_sees_what_a_nested_event_writes_ahead_of_it(harness: Harness, box: RoomHandle) -> None:
     async def call_itself(storage: Storage) -> None:
         with pytest.raises(ZeroDivisionError):
