@@ -221,6 +221,31 @@ async def test_put_many_stores_all_or_none(harness: Harness, box: RoomHandle) ->
     assert [{}] == await do(box, lambda storage: storage.list())
 
 
+@pytest.mark.parametrize("made", ["text", bytearray(b"1"), None])
+async def test_what_a_codec_makes_must_be_bytes(anyio_backend: object, tmp_path: Path, made: object) -> None:
+    """A file would keep a text, and not give it back."""
+
+    class Careless:
+        def encode(self, value: object, /) -> Any:
+            return made if value == "made" else b"1"
+
+        def decode(self, data: bytes, /) -> int:
+            return int(data)
+
+    async def write(room: Room) -> str:
+        await room.ctx.storage.put("key", 1)
+        with pytest.raises(NotStorableError) as caught:
+            await room.ctx.storage.put_many({"other": 1, "key": "made"})
+        return str(caught.value)
+
+    async with Harness({"box": Box}, backend=make_store("file", tmp_path), codec=Careless()) as harness:
+        room = harness.parties["box"].get("a")
+        expected = f"cannot store \"box/a 'key'\": value is {type(made).__name__} from the codec, not bytes"
+        assert expected == await room.call(write)
+        await harness.put_to_sleep(room)
+        assert [{"key": 1}] == await do(room, lambda storage: storage.list())
+
+
 async def test_what_cannot_be_kept_is_refused_and_the_old_value_stays(harness: Harness, box: RoomHandle) -> None:
     async def write(room: Room) -> Any:
         await room.ctx.storage.put("key", "old")
