@@ -81,6 +81,10 @@ class RoomAlarms(Storage):
             data = services.codec.encode(value)
         except NotStorableError as error:
             raise NotStorableError(f"{self._room.key} {what}{name!r}", error.path, error.reason) from None
+        # A store may take a text and refuse to give it back.
+        if type(data) is not bytes:
+            reason = f"is {type(data).__name__} from the codec, not bytes"
+            raise NotStorableError(f"{self._room.key} {what}{name!r}", "value", reason)
         limit = services.limits.value_bytes
         if len(data) > limit:
             raise LimitExceededError("value_bytes", len(data), limit, f"{self._room.key} {what}{name!r}")

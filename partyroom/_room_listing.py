@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, final
 
+from anyio import Event
 from anyio.lowlevel import checkpoint
 from typing_extensions import override
 
@@ -102,10 +103,10 @@ def _is_cleared(unit: Unit) -> bool:
 class Scan(AsyncIterator[tuple[str, Any]]):
     """Iterates over a range, an entry at a time.
 
-    A class, and no generator: whoever leaves its loop early need not close it.
+    A class, and no generator: whoever leaves its loop early need not close it, and tasks may share one.
     """
 
-    __slots__ = ("_decode", "_left", "_listing", "_page", "_seen", "_unit")
+    __slots__ = ("_decode", "_left", "_listing", "_page", "_reading", "_seen", "_unit")
 
     def __init__(
         self,
@@ -121,8 +122,10 @@ class Scan(AsyncIterator[tuple[str, Any]]):
         self._left = keys
         """What has not been given yet."""
         self._page: deque[tuple[str, bytes | None]] = deque()
-        self._seen: Sequence[tuple[object, int]] | None = None
+        self._seen: Sequence[tuple[int, int, object]] | None = None
         """What the layers' keys were when the page was read."""
+        self._reading: Event | None = None
+        """Set when the page that is being read has come, or has failed."""
 
     @override
     async def __anext__(self) -> tuple[str, Any]:
@@ -135,10 +138,22 @@ class Scan(AsyncIterator[tuple[str, Any]]):
             entry = self._next_of_page(unit, self._left)
             if entry is not None:
                 return entry
+            await self._read_on()
+        raise StopAsyncIteration
+
+    async def _read_on(self) -> None:
+        """Read the next page. What another task of the event reads is waited for instead: a page read twice is given twice."""
+        if self._reading is not None:
+            await self._reading.wait()
+            return
+        self._reading = reading = Event()
+        try:
             self._left = self._listing.left
             self._page.extend(await self._listing.next_page())
             self._seen = _keys_of(self._unit())
-        raise StopAsyncIteration
+        finally:
+            self._reading = None
+            reading.set()
 
     def _next_of_page(self, unit: Unit, left: KeyRange) -> tuple[str, Any] | None:
         while self._page:
@@ -157,6 +172,7 @@ def _newest(unit: Unit, key: str, data: bytes | None) -> bytes | None:
     return data
 
 
-def _keys_of(unit: Unit) -> Sequence[tuple[object, int]]:
+def _keys_of(unit: Unit) -> Sequence[tuple[int, int, object]]:
     """Give what differs whenever the keys of an event's layers do: none of them ever loses one, but by being replaced."""
-    return [(writes.values, len(writes.values)) for writes in unit.layers()]
+    # By their ids first: what replaces them when all is deleted may soon be equal to them. Held, so that no id is taken.
+    return [(id(writes.values), len(writes.values), writes.values) for writes in unit.layers()]

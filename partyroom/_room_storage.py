@@ -19,7 +19,7 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import Token
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 from anyio.lowlevel import checkpoint
 from typing_extensions import override
@@ -39,6 +39,8 @@ from partyroom.errors import (
 from partyroom.types import KeyRange
 
 __all__ = ["RoomStorage"]
+
+T = TypeVar("T")
 
 PAGE: Final = 1000
 """After how many values that were asked for by key others have a turn: a page of small ones takes a few milliseconds."""
@@ -101,9 +103,9 @@ class RoomStorage(RoomAlarms):
 
     async def _find(self, unit: Unit, key: str) -> bytes | None:
         data = self._known(unit, key)
-        if data is UNKNOWN:
-            return (await self._room.state.read((key,)))[key]
-        return data
+        if data is not UNKNOWN:
+            return data
+        return self._newest(unit, key, (await self._room.state.read((key,)))[key])
 
     def _known(self, unit: Unit, key: str) -> bytes | Unknown | None:
         """Look a key up in the event's layers, then in what the room knows; ``UNKNOWN`` if neither says."""
@@ -117,6 +119,12 @@ class RoomStorage(RoomAlarms):
                     return None
             step = step.parent
         return self._room.state.known(key)
+
+    def _newest(self, unit: Unit, key: str, read: T | None) -> bytes | T | None:
+        """Give what holds after a read, during which other branches of the event may have written."""
+        # What a unit wrote that has ended may have been dropped.
+        data = self._known(unit, key) if unit.is_live else UNKNOWN
+        return read if data is UNKNOWN else data
 
     # --- several values ------------------------------------------------------
 
@@ -160,17 +168,21 @@ class RoomStorage(RoomAlarms):
             size.learn(found)
             if start < len(wanted):
                 await checkpoint()
-        self._unit().layer().values.update(dict.fromkeys(gone))
+        unit = self._unit()
+        # Of the first pages, others may have deleted some since.
+        gone = [key for key in gone if self._known(unit, key) is not None]
+        unit.layer().values.update(dict.fromkeys(gone))
         return len(gone)
 
     async def _find_many(self, keys: builtins.list[str]) -> builtins.list[tuple[str, bytes]]:
         """Give those of several keys that exist, with their bytes."""
         unit = self._unit()
-        known = [(key, self._known(unit, key)) for key in keys]
-        unknown = [key for key, data in known if data is UNKNOWN]
-        read = await self._room.state.read(unknown) if unknown else {}
-        found = ((key, read[key] if data is UNKNOWN else data) for key, data in known)
-        return [(key, data) for key, data in found if data is not None]
+        found = {key: self._known(unit, key) for key in keys}
+        unknown = [key for key, data in found.items() if data is UNKNOWN]
+        if unknown:
+            found |= await self._room.state.read(unknown)
+            found = {key: self._newest(unit, key, data) for key, data in found.items()}
+        return [(key, data) for key, data in found.items() if data is not None and data is not UNKNOWN]
 
     # --- ranges --------------------------------------------------------------
 

@@ -312,7 +312,10 @@ class Codec(Protocol):
     """
 
     def encode(self, value: object, /) -> bytes:
-        """Give the bytes of a value; raise :class:`NotStorableError` (its ``key`` empty) for one that cannot be kept."""
+        """Give the bytes of a value, and nothing else that holds bytes or text: that is refused.
+
+        Raise :class:`NotStorableError` (its ``key`` empty) for a value that cannot be kept.
+        """
         ...
 
     def decode(self, data: bytes, /) -> Any:  # noqa: ANN401 - an author's own values

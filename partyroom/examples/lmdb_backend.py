@@ -131,7 +131,8 @@ def _get(txn: lmdb.Transaction, key: str) -> bytes | None:
 
 
 def _put(txn: lmdb.Transaction, key: str, value: bytes | None) -> None:
-    short = key.encode() if len(key) <= STEM else key[:STEM].encode() + sha256(key.encode()).digest()
+    # The hash in hexadecimal as well: nothing that is stored may lie behind END.
+    short = (key if len(key) <= STEM else key[:STEM] + sha256(key.encode()).hexdigest()).encode()
     txn.delete(short)
     if value is not None:
         txn.put(short, b"%b %b" % (key.encode(), value))

@@ -11,7 +11,7 @@ from typing_extensions import override
 from partyroom.errors import BackendError, BackendFullError, CommitError
 from partyroom.protocols import StorageBackend
 from partyroom.testing.backend_contract import BackendContract
-from partyroom.types import Commit, RoomKey
+from partyroom.types import Commit, KeyRange, RoomKey
 
 pytest.importorskip("lmdb", reason="the extra `lmdb` is not installed")
 from partyroom.examples.lmdb_backend import lmdb_backend
@@ -56,6 +56,19 @@ async def test_a_full_file_refuses_what_is_too_much_and_goes_on(tmp_path: Path) 
         (refusal,) = await backend.commit([large])
         assert (CommitError, BackendFullError) == (type(refusal), type(refusal and refusal.__cause__))
         assert [None] == await backend.commit([small])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_long_keys_that_begin_alike_are_listed_in_order_up_to_any_of_them(
+    tmp_path: Path, *, reverse: bool
+) -> None:
+    """LMDB does not hold them whole."""
+    keys = [f"{'k' * 300}{number:02}" for number in range(20)]
+    async with lmdb_backend(str(tmp_path / "rooms.lmdb")) as backend:
+        await backend.commit([Commit(A, await backend.claim(A), dict.fromkeys(keys, b"1"), {})])
+        found = await backend.scan(A, KeyRange(keys[2], keys[18], reverse), 100)
+    assert sorted(keys[2:18], reverse=reverse) == [key for key, _ in found]
 
 
 @pytest.mark.anyio

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_type
 from uuid import UUID
@@ -211,6 +212,65 @@ async def test_what_was_absent_costs_no_commit_to_delete(box: RoomHandle, harnes
     assert commits == harness.runtime.statistics().commits
 
 
+async def test_of_branches_that_delete_at_once_one_is_told_of_each_value(harness: Harness, box: RoomHandle) -> None:
+    many = {f"{number:03}": number for number in range(200)}
+
+    async def at_once(storage: Storage, step: Step) -> list[int]:
+        told: list[int] = []
+
+        async def take() -> None:
+            told.append(await step(storage))
+
+        async with create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(take)
+        return sorted(told)
+
+    async def delete(storage: Storage) -> list[int]:
+        one = await at_once(storage, lambda storage: storage.delete("one"))
+        return one + await at_once(storage, lambda storage: storage.delete_many(many))
+
+    await do(box, put(one=1, **many))
+    await harness.put_to_sleep(box)
+    *ones, few, some, most = (await do(box, delete))[0]
+    assert [False, False, True] == ones
+    assert len(many) == few + some + most
+
+
+async def test_a_read_tells_what_another_branch_has_written_meanwhile(anyio_backend: object) -> None:
+    faulty = FaultyBackend(MemoryBackend())
+
+    async def read(storage: Storage, step: Step) -> Any:
+        told: list[Any] = []
+
+        async def get() -> None:
+            told.append(await step(storage))
+
+        with faulty.hold_answer("read") as hold:
+            async with create_task_group() as tasks:
+                tasks.start_soon(get)
+                await hold.arrived()
+                await storage.put_many({"a": "new"})
+                await storage.delete("b")
+                hold.release()
+        return told[0]
+
+    steps: list[Step] = [
+        lambda storage: storage.get("a"),
+        lambda storage: storage.get_many(["a", "b", "c"]),
+        lambda storage: storage.delete("b"),
+        lambda storage: storage.delete_many(["a", "b", "c"]),
+    ]
+    async with Harness({"box": Box}, backend=faulty) as harness:
+        told: list[Any] = []
+        for number, step in enumerate(steps):
+            room = harness.parties["box"].get(str(number))
+            await do(room, put(a="old", b="old", c="old"))
+            await harness.put_to_sleep(room)
+            told += await do(room, partial(read, step=step))
+        assert ["new", {"a": "new", "c": "old"}, False, 2] == told
+
+
 async def test_put_many_stores_all_or_none(harness: Harness, box: RoomHandle) -> None:
     async def write(room: Room) -> str:
         with pytest.raises(NotStorableError) as caught:
@@ -219,6 +279,31 @@ async def test_put_many_stores_all_or_none(harness: Harness, box: RoomHandle) ->
 
     assert "cannot store \"box/a 'b'\": value['deep'][0] is of type object" in (await box.call(write))[:80]
     assert [{}] == await do(box, lambda storage: storage.list())
+
+
+@pytest.mark.parametrize("made", ["text", bytearray(b"1"), None])
+async def test_what_a_codec_makes_must_be_bytes(anyio_backend: object, tmp_path: Path, made: object) -> None:
+    """A file would keep a text, and not give it back."""
+
+    class Careless:
+        def encode(self, value: object, /) -> Any:
+            return made if value == "made" else b"1"
+
+        def decode(self, data: bytes, /) -> int:
+            return int(data)
+
+    async def write(room: Room) -> str:
+        await room.ctx.storage.put("key", 1)
+        with pytest.raises(NotStorableError) as caught:
+            await room.ctx.storage.put_many({"other": 1, "key": "made"})
+        return str(caught.value)
+
+    async with Harness({"box": Box}, backend=make_store("file", tmp_path), codec=Careless()) as harness:
+        room = harness.parties["box"].get("a")
+        expected = f"cannot store \"box/a 'key'\": value is {type(made).__name__} from the codec, not bytes"
+        assert expected == await room.call(write)
+        await harness.put_to_sleep(room)
+        assert [{"key": 1}] == await do(room, lambda storage: storage.list())
 
 
 async def test_what_cannot_be_kept_is_refused_and_the_old_value_stays(harness: Harness, box: RoomHandle) -> None:

@@ -11,10 +11,10 @@ import pytest
 from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
-from partyroom import Limits, OutsideEventError, Room, RoomHandle, Storage
+from partyroom import BackendError, Limits, OutsideEventError, Room, RoomHandle, Storage
 from partyroom.backends.memory import MemoryBackend
-from partyroom.testing import Harness, RecordingBackend
-from tests.runtime.boxes import Box, Step, by, do, everywhere, make_store, put, undo
+from partyroom.testing import FaultyBackend, Harness, RecordingBackend
+from tests.runtime.boxes import Box, PatientBackend, Step, by, do, everywhere, make_store, put, undo
 
 pytestmark = pytest.mark.anyio
 
@@ -166,6 +166,19 @@ async def test_a_scan_sees_a_key_that_was_deleted_before_and_is_written_ahead_of
     assert [True, "abcdef"] == await do(box, *steps)
 
 
+@pytest.mark.parametrize("again", [ALL, {"a": 1}], ids=["nothing", "a value"])
+async def test_a_scan_sees_that_all_is_deleted_and_the_same_written_again(
+    harness: Harness, box: RoomHandle, again: Mapping[str, int]
+) -> None:
+    async def begin_anew(storage: Storage) -> None:
+        await storage.delete_all()
+        await storage.put_many(again)
+
+    await do(box, put(**LETTERS))
+    await harness.put_to_sleep(box)
+    assert [None, "a"] == await do(box, put(**again), partial(scanned, at="a", step=begin_anew))
+
+
 async def test_a_scan_sees_what_a_nested_event_writes_ahead_of_it(harness: Harness, box: RoomHandle) -> None:
     async def call_itself(storage: Storage) -> None:
         with pytest.raises(ZeroDivisionError):
@@ -200,6 +213,58 @@ async def test_a_scan_may_be_left_early_and_two_may_go_on_side_by_side(harness: 
 
     await do(box, put(**LETTERS))
     assert ["af", "be", "cd"] == await box.call(read)
+
+
+async def test_tasks_that_share_a_scan_are_given_each_entry_once_and_in_order(
+    harness: Harness, box: RoomHandle
+) -> None:
+    many = {f"{number:04}": number for number in range(500)}
+
+    async def share(room: Room) -> list[str]:
+        given: list[str] = []
+        scan = room.ctx.storage.scan()
+
+        async def take() -> None:
+            async for key, _ in scan:
+                given.append(key)
+                await checkpoint()
+
+        async with create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(take)
+        return given
+
+    await do(box, lambda storage: storage.put_many(many))
+    await harness.put_to_sleep(box)
+    assert list(many) == await box.call(share)
+
+
+async def test_a_shared_scan_goes_on_where_the_read_of_one_task_has_failed(anyio_backend: object) -> None:
+    faulty = FaultyBackend(MemoryBackend())
+    failed: list[BackendError] = []
+
+    async def share(room: Room) -> list[str]:
+        given: list[str] = []
+        scan = room.ctx.storage.scan()
+
+        async def take() -> None:
+            try:
+                given.extend([key async for key, _ in scan])
+            except BackendError as error:
+                failed.append(error)
+
+        faulty.fail("scan")
+        async with create_task_group() as tasks:
+            tasks.start_soon(take)
+            tasks.start_soon(take)
+        return given
+
+    async with Harness({"box": Box}, backend=PatientBackend(faulty)) as harness:
+        room = harness.parties["box"].get("1")
+        await do(room, put(**LETTERS))
+        await harness.put_to_sleep(room)
+        assert list(LETTERS) == await room.call(share)
+        assert 1 == len(failed)
 
 
 async def test_a_scan_of_nothing_ends_at_once(harness: Harness, box: RoomHandle) -> None:
