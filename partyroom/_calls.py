@@ -148,10 +148,7 @@ async def _call(  # noqa: PLR0917 - what makes an event, once the room may be as
     try:
         return await _ask(event)
     finally:
-        if unit.event.nested is None:
-            _unlink(unit, event)
-        else:
-            await _leave(unit, event)
+        await _leave(unit, event)
 
 
 async def _await_earlier(unit: Unit) -> None:
@@ -199,10 +196,7 @@ async def _nest(services: Services, event: Event, unit: Unit, back: Unit) -> Any
         finally:
             _pass_turn(host)
     finally:
-        if unit.event.nested is None:
-            _unlink(unit, event)
-        else:
-            await _leave(unit, event)
+        await _leave(unit, event)
 
 
 async def _run_watched(services: Services, event: Event, back: Unit) -> Any:  # noqa: ANN401 - the handler's own result
@@ -286,7 +280,7 @@ async def _leave(unit: Unit, call: Event) -> None:
     host, home = unit.event, _room_of(unit)
     call.waiting = False
     try:
-        while _has_left(host, call):
+        while host.nested is not None and _has_left(host, call):
             turn: OneShot[None] = home.services.loop.one_shot()
             if host.turns is None:
                 host.turns = deque()

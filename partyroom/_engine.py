@@ -433,7 +433,7 @@ class Engine(Keeper):
             awake=len(rooms),
             waking=sum(room.is_waking for room in rooms),
             busy=self._busy,
-            idle=sum(self._rest(room) is not None for room in rooms),
+            idle=sum(map(self._is_idle, rooms)),
             running=sum(room.running is not None for room in rooms),
             waiting=sum(len(room.mailbox) for room in rooms),
             commits=self._committer.commits,
@@ -451,10 +451,11 @@ class Engine(Keeper):
         room = self._rooms.get(key)
         if room is None:
             return WhyAwake(room=key)
-        clock, rest = self._settings.clock, self._rest(room)
+        clock = self._settings.clock
+        rest = self._idle.rest(room) if self._is_idle(room) else None
         return explain(room, clock.monotonic(), None if rest is None else clock.now() + rest)
 
-    def _rest(self, room: RoomRunner) -> timedelta | None:
-        """Say how much longer a room stays awake with nothing to do, if nothing keeps it awake."""
+    def _is_idle(self, room: RoomRunner) -> bool:
+        """Say whether a room stays awake for nothing but to be there when it is asked again."""
         # One that was idle may have been kept awake since by a task that was started outside of any event.
-        return self._idle.rest(room) if room.may_sleep else None
+        return room in self._idle and room.may_sleep

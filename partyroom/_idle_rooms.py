@@ -63,10 +63,9 @@ class IdleRooms:
         """Give the room that has been idle for longest."""
         return next(iter(self._since), None)
 
-    def rest(self, room: AwakeRoom) -> timedelta | None:
-        """Say how much longer a room stays awake with nothing to do; ``None`` for one that is not idle."""
-        since = self._since.get(room)
-        return None if since is None else length(ticks(since) + self.timeout - ticks(self._monotonic()))
+    def rest(self, room: AwakeRoom) -> timedelta:
+        """Say how much longer an idle room stays awake with nothing to do."""
+        return length(ticks(self._since[room]) + self.timeout - ticks(self._monotonic()))
 
     def _plan_sweep(self) -> None:
         for room, since in self._since.items():

@@ -39,7 +39,11 @@ class ShuffledAlarms(AlarmScheduler):
         # Where nobody runs, a ring is forgotten with the change that asked for it: the next run reads of it.
         self._wake: Callable[[RoomKey], None] = self._changed.discard
         self.ready = Event()
-        """Set when the stored alarms have been read, or could not be; a new one for each run is the harness's to give."""
+        """Set when the stored alarms have been read, or could not be."""
+
+    def expect_run(self) -> None:
+        """Have ``ready`` wait for the run that comes next."""
+        self.ready = Event()
 
     @override
     def changed(self, room: RoomKey, due: datetime | None, /) -> None:

@@ -20,7 +20,7 @@ from random import Random  # noqa: TID251 - chance by a seed, which a test gives
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
-from anyio import CancelScope, Event
+from anyio import CancelScope
 from typing_extensions import Unpack, override
 
 from partyroom._core.instants import from_micros
@@ -147,7 +147,7 @@ class Harness:
         self._clients = []
         self._probe.look_on()
         if self._alarms is not None:
-            self._alarms.ready = Event()
+            self._alarms.expect_run()
         engine = await self._held.begin()
         self.clock.watch_waits()
         await self._work.learn_alarms(engine, rings=self._rings)

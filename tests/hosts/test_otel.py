@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
@@ -258,6 +259,18 @@ async def test_a_room_that_is_woken_for_an_error_wakes_below_the_event_that_rais
         assert {"desk on_message": {"desk wake": {"desk on_start": {}, "desk on_error": {}}}} == spans.tree()
 
 
+async def put_by_one_and_then_two(spans: Spans, backend: FaultyBackend, harness: Harness, group: TaskGroup) -> None:
+    """Have one event committed by itself, and two together."""
+    a, b = harness.parties["shelf"].get("a"), harness.parties["shelf"].get("b")
+    with backend.hold() as hold:
+        Caller(group, a.call, put, "k", 1)
+        await hold.arrived()
+        for room in (b, a):
+            await arrive(group, harness.runtime, room, put, "k", 1)
+        await until(lambda: 3 == len([span for span in spans.all() if span.name == "shelf put"]))
+        hold.release()
+
+
 @pytest.mark.anyio
 async def test_a_commit_of_several_events_has_a_span_below_each(spans: Spans) -> None:
     backend = FaultyBackend(MemoryBackend())
@@ -265,14 +278,7 @@ async def test_a_commit_of_several_events_has_a_span_below_each(spans: Spans) ->
         Harness(PARTIES, backend=backend, observer=spans.observer) as harness,
         anyio.create_task_group() as group,
     ):
-        a, b = harness.parties["shelf"].get("a"), harness.parties["shelf"].get("b")
-        with backend.hold() as hold:
-            Caller(group, a.call, put, "k", 1)
-            await hold.arrived()
-            for room in (b, a):
-                await arrive(group, harness.runtime, room, put, "k", 1)
-            await until(lambda: 3 == len([span for span in spans.all() if span.name == "shelf put"]))
-            hold.release()
+        await put_by_one_and_then_two(spans, backend, harness, group)
     commits = [span for span in spans.all() if span.name == "shelf commit"]
     puts = {span.context.span_id for span in spans.all() if span.name == "shelf put" and span.context is not None}
     assert [1, 2, 2] == [attributes(span)["commit.events"] for span in commits]
@@ -331,14 +337,7 @@ async def test_a_span_that_raises_keeps_none_of_its_commit_from_ending(spans: Sp
     backend = FaultyBackend(MemoryBackend())
     async with Harness(PARTIES, backend=backend, observer=spans.observer) as harness:
         async with anyio.create_task_group() as group:
-            a, b = harness.parties["shelf"].get("a"), harness.parties["shelf"].get("b")
-            with backend.hold() as hold:
-                Caller(group, a.call, put, "k", 1)
-                await hold.arrived()
-                for room in (b, a):
-                    await arrive(group, harness.runtime, room, put, "k", 1)
-                await until(lambda: 3 == len([span for span in spans.all() if span.name == "shelf put"]))
-                hold.release()
+            await put_by_one_and_then_two(spans, backend, harness, group)
         await harness.settle()
     # The one that raised at its own beginning is nobody's.
     assert [True, True, moment == "on_end"] == [span.end_time is not None for span in begun[:3]]
